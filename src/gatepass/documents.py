@@ -473,7 +473,7 @@ class Step(Struct, frozen=True):
 
     hop: str
     what: str
-    """configuration, store, token, models, call, stream, initialize or tools."""
+    """configuration, store, token, keys, models, call, stream, initialize, tools or tls."""
     outcome: StepOutcome
     why: str
     advice: str = ""

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from docs.entries import DOCS
 
 from gatepass.cli import main
+from gatepass.cli.check import plain_secrets
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
@@ -38,6 +39,8 @@ def test_each_example_loads(example, tmp_path):
     names = set(re.findall(r"\$\{([A-Z_]+)\}", example))
     loaded = load(str(path), {name: f"{name:x<20}" for name in names})
     assert not any("did you mean" in warning for warning in loaded.warnings)
+    plain = [one.partition(":")[0] for one in plain_secrets(loaded.document.tree, loaded.effective()[0])]
+    assert {*plain} <= {"credentials.corp.token"}, "of this test"
 
 
 def test_each_request_of_the_example_uses_the_upstream_of_its_row(tmp_path):

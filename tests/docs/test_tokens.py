@@ -34,6 +34,7 @@ from docs.symptom_table import SECTIONS
 from ruamel.yaml import YAML
 
 from gatepass.cli import COMMANDS
+from gatepass.cli.check import plain_secrets
 from gatepass.cli.steps import diagnose
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.load import load
@@ -501,7 +502,8 @@ async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, 
         monkeypatch.setenv(name, machine.here(value))
     file = machine.root / "gatepass.yaml"
     file.write_text(machine.here(whole(RECIPES[heading])))
-    config = load(str(file), os.environ).config
+    config = (loaded := load(str(file), os.environ)).config
+    assert [*plain_secrets(loaded.document.tree, loaded.effective()[0])] == []
     names = list(config.credentials)
     servers = RecipeServers(case, authority)
     async with alive(servers, monkeypatch):

@@ -3,13 +3,16 @@
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from gatepass.cli import main
@@ -29,6 +32,7 @@ from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import serving
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
+from tests.integration.test_connections import refusing_server
 from tests.integration.transport.test_tls import server_context
 from tests.jwt_signer import SigningKey, key_set
 
@@ -578,3 +582,79 @@ async def test_keys_that_cannot_be_used_are_told_beside_those_that_can(tmp_path)
     assert step.outcome == WORKS
     why = "2 of 3 keys cannot be used (kid b: it has 1024 bits, not 2048 to 16384)"
     assert f"keys for signatures: 1; {why}" in step.finding
+
+
+ROOT = trustme.CA()
+
+
+def ending_in(days: float, tmp_path: Path, name: str = "own") -> tuple[ssl.SSLContext, dict[str, str]]:
+    """A server's context with a certificate for so many days more, and its files."""
+    end = datetime.now(UTC) + timedelta(days=days, hours=1)
+    leaf = ROOT.issue_cert("127.0.0.1", not_before=end - timedelta(days=400), not_after=end)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(context)
+    files = {"cert_file": str(tmp_path / f"{name}.pem"), "key_file": str(tmp_path / f"{name}.key")}
+    leaf.cert_chain_pems[0].write_to_path(files["cert_file"])
+    leaf.private_key_pem.write_to_path(files["key_file"])
+    ROOT.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return context, files
+
+
+async def tls_steps(blocks: dict[str, Any], tmp_path: Path) -> dict[str, tuple[str, str]]:
+    """The outcome and the reason of each step about a certificate, by its hop, without the time of its end."""
+    (tmp_path / "f.json").write_text(json.dumps({**blocks, "network": {"ca_file": str(tmp_path / "ca.pem")}}))
+    steps = [step async for step in diagnose(load(str(tmp_path / "f.json"), {}).config)]
+    assert not any(step.proves for step in steps if step.what == "tls" and step.outcome is WORKS)
+    end = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    return {step.hop: (str(step.outcome), re.sub(end, "END", step.why)) for step in steps if step.what == "tls"}
+
+
+@pytest.mark.parametrize(
+    ("days", "ends"), [(9, "ends in 9 days, at END"), (1, "ends in 1 day, at END"), (30, "is valid until END")]
+)
+async def test_each_server_with_tls_says_when_its_certificate_ends(days, ends, tmp_path):
+    context, _ = ending_in(days, tmp_path)
+    keys = [Send(reply(key_set(SigningKey("k"))))]
+    async with AsyncExitStack() as stack:
+        answers = (LIST, REFUSED, keys)
+        servers = [Scripted(answer=lambda _, answer=answer: answer, tls=context) for answer in answers]
+        upstream, issuer, key_server = [await stack.enter_async_context(server) for server in servers]
+        row = {"claim": "sub", "equals": "me", "name": "me"}
+        jwt = {"issuer": "https://sso.corp.example", "jwks_uri": key_server.url, "audience": "a", "callers": [row]}
+        blocks = {**one(upstream, oauth2(issuer.url)), "access": {"jwt": [jwt]}}
+        blocks["upstreams"]["twice"] = blocks["upstreams"]["chat"]
+        blocks["models"] = {"*": {"upstream": "chat"}}
+        told = await tls_steps(blocks, tmp_path)
+    assert told == dict.fromkeys(
+        ("upstream:chat", "credential:c", "access.jwt[0]"), ("works", f"the certificate of 127.0.0.1 {ends}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "outcome", "ends"),
+    [
+        (20, "works", "the certificate of gatepass is valid until END"),
+        (3, "works", "the certificate that clients receive ends in 3 days, at END"),
+        (-2, "fails", "the certificate that clients receive is not valid now: certificate has expired"),
+    ],
+)
+async def test_the_own_certificate_says_when_it_ends(days, outcome, ends, tmp_path):
+    _, files = ending_in(days, tmp_path)
+    async with Scripted(answer=lambda _: LIST) as upstream:
+        assert await tls_steps({**one(upstream), "server": {"tls": files}}, tmp_path) == {"gatepass": (outcome, ends)}
+
+
+async def test_the_certificate_of_a_dead_server_has_no_step(tmp_path):
+    with refusing_server() as closed:
+        dead = one(closed.replace("http:", "https:"))
+        ending_in(9, tmp_path)
+        assert await tls_steps(dead, tmp_path) == {}
+
+
+def test_a_certificate_that_ends_soon_changes_no_exit_code(tmp_path):
+    _, files = ending_in(3, tmp_path)
+    (tmp_path / "f.json").write_text(json.dumps({**one("http://127.0.0.1:9"), "server": {"tls": files}}))
+    result = CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / "f.json"), "--json"])
+    document = json.loads(result.stdout)
+    assert (document["exit_code"], document["failed"]) == (1, ["upstream:chat models"])
+    assert [step["advice"] for step in document["steps"] if step["what"] == "tls"] != [""]

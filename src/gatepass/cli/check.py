@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from gatepass.cli.options import (
 )
 from gatepass.config.access import JwtIssuer, claim_path
 from gatepass.config.advice import filled
-from gatepass.config.block import without_query
+from gatepass.config.block import SECRET_NAME, without_query
 from gatepass.config.checks import OF_ROW, issuers_apart, second_caller, serves_only_named
 from gatepass.config.document import ConfigError, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
@@ -101,6 +102,7 @@ def check(
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
     idle += [*second_caller(loaded.config), *issuers_apart(loaded.config)]
     tree, origins = loaded.effective()
+    idle += plain_secrets(loaded.document.tree, tree)
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     left_out = len(origins) - len(shown)
     empty = [setting for setting, value in leaves(loaded.document.tree) if value == {}]  # {} may mean on
@@ -122,6 +124,20 @@ def check(
     if serves_only_named(loaded.config):
         click.echo('# every model that `models` does not name is 404; `"*": {upstream: NAME}` there serves the others')
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
+
+
+def plain_secrets(written: Any, effective: Any) -> Iterator[str]:
+    """Yield each secret that the configuration itself holds, by its name, with the reference to write instead."""
+    from gatepass.tokens.secrets import is_public
+
+    for path, text in leaves(written):
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")
+        is_hidden = type(text) is str and lookup(effective, path) == "(hidden)"  # a reference has another type
+        is_place = isinstance(text, str) and re.match("/.+/|https?://", text)  # a path or a URL
+        if is_hidden and not is_place and SECRET_NAME.search(name) and not is_public(name):
+            variable = re.sub(r"\W", "_", "_".join(map(str, path[1:]))).upper()
+            remedy = f'write {name}: "${{file:/run/secrets/{variable.lower()}}}" or "${{{variable}}}"'
+            yield f"{dotted(path)}: is a secret in plain text, which everyone who reads the file sees: {remedy}"
 
 
 def _print_verdict(lines: list[str], *, is_accepted: bool, as_json: bool) -> NoReturn:

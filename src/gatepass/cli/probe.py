@@ -6,7 +6,9 @@ server executes no tool.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
@@ -21,9 +23,11 @@ from msgspec import structs
 
 from gatepass.cancel import timeout
 from gatepass.config.advice import Advice, explained
+from gatepass.config.certificates import end_of_certificate
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.kinds import token_location
-from gatepass.config.model import StoreSettings
+from gatepass.config.document import dotted
+from gatepass.config.model import URLS, StoreSettings
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
 from gatepass.documents import Step, StepOutcome
@@ -39,6 +43,8 @@ from gatepass.errors import (
     UpstreamTimeout,
     documentation,
 )
+from gatepass.http_client.message_head import ProxyServer, destination_of
+from gatepass.http_client.pool import dial
 from gatepass.mcp.exchange import SESSION, check_head, read_reply
 from gatepass.mcp.message import read_message
 from gatepass.normalize.profiles import PROFILES
@@ -487,3 +493,57 @@ def _parsed(data: bytes) -> Message:
     with suppress(msgspec.DecodeError, RecursionError):
         return msgspec.json.decode(data, type=Message)
     return {}
+
+
+CERTIFICATE_S = 4.0
+"""The limit of a connection for a certificate: its hop has a longer one."""
+ENDS_SOON_DAYS = 14
+DAY_S = 86_400
+
+
+class Peer(asyncio.Protocol):
+    """Closes a connection once it is made, and keeps the server's certificate."""
+
+    certificate: Mapping[str, Any] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.certificate = transport.get_extra_info("peercert") or {}
+        transport.close()
+
+
+async def check_certificates(state: AppState) -> Steps:
+    """Connect once more to each server with TLS, and yield when its certificate ends; at the end the own one.
+
+    A connection that fails is reported by the step of its hop.
+    """
+    hops = {"upstreams": "upstream:", "mcp": f"upstream:{MCP_UPSTREAM}", "credentials": "credential:"}
+    tested = set[tuple[str, int]]()
+    for path, settings in state.config.hops():
+        hop = f"{hops[str(path[0])]}{path[1]}" if path[0] in hops else dotted(path)
+        network = settings.network
+        for url in filter(None, (str(getattr(settings, name, None) or "") for name in URLS)):
+            with suppress(TransportFault, TimeoutError, OSError, ValueError):
+                password = None if network.proxy_auth is None else network.proxy_auth.reveal()
+                proxy = None if network.proxy is None else ProxyServer.of(network.proxy, password)
+                server, peer = destination_of(url, proxy), Peer()
+                if not server.secure or (server.host, server.port) in tested:
+                    continue
+                tested.add((server.host, server.port))
+                await dial(server, state.tls_contexts.context_for(network, url), peer, CERTIFICATE_S)
+                yield _certificate(hop, "certificate_ends", str(peer.certificate["notAfter"]), server.host, state)
+    if (own := state.config.server.tls) is not None:
+        try:
+            end = end_of_certificate(own.cert_file, own.key_file)
+        except ssl.SSLCertVerificationError as error:
+            yield found("gatepass", "tls", StepOutcome.FAILS, "own_certificate_wrong", why=error.verify_message)
+        else:
+            yield _certificate("gatepass", "own_certificate_ends", end, "gatepass", state)
+
+
+def _certificate(hop: str, case: str, end: str, host: str, state: AppState) -> Step:
+    end_s = ssl.cert_time_to_seconds(end)
+    days = int((end_s - state.clock.wall()) // DAY_S)
+    texts = {"host": host, "end": time.strftime("%Y-%m-%d %H:%M", time.gmtime(end_s))}
+    texts |= {"days": counted(days, "day"), "days_zh": f"{days} 天"}
+    case = case if days < ENDS_SOON_DAYS else "certificate_valid"
+    return structs.replace(found(hop, "tls", StepOutcome.WORKS, case, **texts), proves=False)

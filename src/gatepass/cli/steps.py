@@ -90,13 +90,9 @@ async def diagnose(
             yield (step := await probe.check_token(state, name, holder))
             if step.failed:
                 failed.add(name)
-        for keys in state.key_sets if is_whole else ():
-            begin(keys.setting, "keys")
-            if (found := await keys.fetched()) is None:
-                yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=keys.fault)
-            else:
-                case = "keys_partly" if found.problem else "keys_fetched"
-                yield probe.found(keys.setting, "keys", StepOutcome.WORKS, case, count=len(found), why=found.problem)
+        if is_whole:
+            async for step in _issuers_and_certificates(state, begin):
+                yield step
         for name, wanted in tested.items():
             upstream = state.upstreams[name]
             is_mcp = name.startswith(MCP_UPSTREAM)
@@ -107,6 +103,19 @@ async def diagnose(
             tests = probe.check_mcp(state, upstream, begin) if is_mcp else _test(state, upstream, calls, wanted, begin)
             async for step in tests:
                 yield step
+
+
+async def _issuers_and_certificates(state: AppState, begin: Begin) -> AsyncIterator[Step]:
+    for keys in state.key_sets:
+        begin(keys.setting, "keys")
+        if (found := await keys.fetched()) is None:
+            yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=keys.fault)
+        else:
+            case = "keys_partly" if found.problem else "keys_fetched"
+            yield probe.found(keys.setting, "keys", StepOutcome.WORKS, case, count=len(found), why=found.problem)
+    begin("gatepass", "tls")
+    async for step in probe.check_certificates(state):
+        yield step
 
 
 async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> Steps:

@@ -128,6 +128,25 @@ def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
             yield from ((("credentials", name, setting), text) for setting, text in _oauth2_faults(credential))
 
 
+def end_of_certificate(cert_file: str, key_file: str) -> str:
+    """Return when the certificate of a listener ends, as `ssl.cert_time_to_seconds` reads it; raise OSError.
+
+    Raises SSLCertVerificationError for one that is not valid now. The standard library reads a certificate only in a
+    handshake, here one in memory.
+    """
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.load_cert_chain(cert_file, key_file, lambda: "")
+    client.load_verify_locations(cert_file)
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # its CA is of no interest here
+    client.check_hostname = False
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours, theirs = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+    for side in (ours, theirs, ours):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return str((ours.getpeercert() or {})["notAfter"])
+
+
 Named = tuple[str, str | None]
 
 

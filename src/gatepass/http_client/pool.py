@@ -42,7 +42,9 @@ _BLANK_LINE = re.compile(rb"\n\r?\n")
 _CHALLENGES = rb"(?i)\nproxy-authenticate: *([^\r\n]*)"
 
 
-async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
+async def dial(
+    destination: Destination, context: ssl.SSLContext, connection: asyncio.BaseProtocol, bound_s: float
+) -> None:
     """Connect `connection` to the server within `bound_s`, through its proxy and TLS; raise TransportFault, unsent."""
     loop = asyncio.get_running_loop()
     proxy = destination.proxy

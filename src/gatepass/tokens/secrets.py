@@ -100,7 +100,7 @@ def secret_retry_hint(secrets: Iterable[Secret]) -> str:
 
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
     for name, secret in fields.items():
-        if not _is_public(name):
+        if not is_public(name):
             yield secret
         if name.lower() in _SCHEMES:  # an error may echo the credentials without their scheme
             yield secret.derived(lambda text: text.rpartition(" ")[2])
@@ -110,7 +110,7 @@ def secret_leaves(document: Any) -> Iterator[Secret]:
     """Return the strings of a JSON body to mask: references, members with a secret's name, and texts of LONG_CHARS."""
     for path, leaf in leaves(document):
         name = next((part for part in reversed(path) if isinstance(part, str)), "")  # of the member around a list
-        if not isinstance(leaf, str) or _is_public(name):
+        if not isinstance(leaf, str) or is_public(name):
             continue
         if isinstance(leaf, Reference):
             yield Secret(leaf.read, changes=leaf.changes, reference=leaf.template)
@@ -118,7 +118,7 @@ def secret_leaves(document: Any) -> Iterator[Secret]:
             yield Secret(leaf)
 
 
-def _is_public(name: str) -> bool:
+def is_public(name: str) -> bool:
     return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC
 
 

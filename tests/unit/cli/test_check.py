@@ -27,6 +27,46 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     assert every.stdout.splitlines()[-1] == counted
 
 
+SECRETS = """
+credentials:
+  a: {type: static, token: planted-1}
+  b: {type: http_json, url: https://x/login, json: {app_id: bot, deep: [{appSecret: planted-2}], grant_type: key-word}}
+  c: {type: oauth2, token_url: https://x/t, client_id: me, client_secret: planted-3, extra: {password: planted-4}}
+  d: {type: exec, command: [mint], env: {API_KEY: planted-5, GOOGLE_APPLICATION_CREDENTIALS: /etc/gcp/key.json}}
+  e: {type: static, token: "${TOKEN}"}
+  f: {type: http_json, url: https://x/login, basic: {username: me, password: "a${TOKEN}"}, headers: {X-App: gatepass}}
+network: {proxy: "http://p.example:3128", proxy_auth: "me:planted-6"}
+upstreams: {chat: {base_url: "https://x/v1", headers: {X-Api-Key: planted-7, AI-Group: default}, query: {version: v1}}}
+access: {keys: [{name: h, key: "${TOKEN}"}]}
+"""
+PLAIN = {
+    "credentials.a.token": "A_TOKEN",
+    "credentials.b.json.deep[0].appSecret": "B_JSON_DEEP_0_APPSECRET",
+    "credentials.c.client_secret": "C_CLIENT_SECRET",
+    "credentials.c.extra.password": "C_EXTRA_PASSWORD",
+    "credentials.d.env.API_KEY": "D_ENV_API_KEY",
+    "network.proxy_auth": "PROXY_AUTH",
+    "upstreams.chat.headers.X-Api-Key": "CHAT_HEADERS_X_API_KEY",
+}
+
+
+def test_a_secret_in_plain_text_is_a_warning_with_the_reference_to_write(check, monkeypatch):
+    monkeypatch.setenv("TOKEN", "t" * 24)
+    result = check(text=SECRETS)
+    assert (result.exit_code, "planted" in result.output) == (0, False)
+    line = r'^warning: (\S+): is a secret in plain text.*: "\$\{file:\S+?\}" or "\$\{(\w+)\}"$'
+    warned = re.findall(line, result.stderr, re.MULTILINE)
+    assert dict(warned) == PLAIN
+
+
+def test_a_secret_of_a_variable_is_no_warning(monkeypatch):
+    variables = {"UPSTREAM_URL": "https://x/v1", "TOKEN": "t" * 24, "KEYS": "k" * 24, "PROXY": "http://me:pw@p:3128"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"GATEPASS_{name}", value)
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, "plain text" in result.output) == (0, False), result.output
+
+
 @pytest.mark.parametrize("written", ["operations: []", "models: []", "mcp: []"])
 @pytest.mark.parametrize("options", [(), ("--all",)])
 def test_a_list_that_is_written_empty_is_set(check, written, options):
