@@ -112,6 +112,8 @@ class GatepassError(Exception):
     code: str = "internal_error"
     status: int = 500
     retryable: ClassVar[bool] = False
+    is_answer: bool = False
+    """The client expects it, so that it counts as no error."""
 
     hop: str
 

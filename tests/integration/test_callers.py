@@ -247,6 +247,18 @@ async def test_what_came_beside_the_token_decides(issuer):
     }
 
 
+async def test_a_token_without_a_row_counts_under_its_own_name_and_its_lines_stay_bounded(issuer, caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    async with callers(issuer) as (_, gp):
+        for _ in range(9):
+            await chat(gp, issuer.token(roles=[]))
+        await chat(gp)
+        by_caller = gp.state.metrics.totals().by_caller
+        lines = [one for one in caplog.records if getattr(one, "msg", "") == "request"]
+    assert {name: failed for name, (_, failed, _) in by_caller.items()} == {"no_caller_row": 9, "none": 1}
+    assert len(lines) < 5
+
+
 async def test_a_good_token_without_a_row_is_a_403_and_an_expired_one_a_401(issuer):
     async with callers(issuer) as (_, gp):
         none, old = await chat(gp, issuer.token(roles=[])), await chat(gp, issuer.token(roles=[], exp=5))

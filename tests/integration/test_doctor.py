@@ -617,7 +617,7 @@ async def test_each_server_with_tls_says_when_its_certificate_ends(days, ends, t
     keys = [Send(reply(key_set(SigningKey("k"))))]
     async with AsyncExitStack() as stack:
         answers = (LIST, REFUSED, keys)
-        servers = [Scripted(answer=lambda _, answer=answer: answer, tls=context) for answer in answers]
+        servers = [Scripted(*[answer] * 9, tls=context) for answer in answers]
         upstream, issuer, key_server = [await stack.enter_async_context(server) for server in servers]
         row = {"claim": "sub", "equals": "me", "name": "me"}
         jwt = {"issuer": "https://sso.corp.example", "jwks_uri": key_server.url, "audience": "a", "callers": [row]}

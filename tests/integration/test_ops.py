@@ -259,3 +259,24 @@ async def test_stop_lets_a_stream_finish_and_refuses_new_requests():
     assert "x-should-retry" not in refused.headers
     assert rest == b"".join(EVENTS)
     assert len(upstream.received) == 1
+
+
+async def test_a_head_of_the_base_url_is_a_404_and_no_error(caplog):
+    """Claude Code sends one at its start, without a key."""
+    caplog.set_level("INFO", "gatepass.access")
+    paths = ("/", "//", "/llm", "/llm/", "/llm/for/dify/", "/llm//")
+    async with relaying(GOOD, access=LOCKED, server={"base_path": "/llm"}) as (_, gp):
+        heads = [await send_raw(gp.port, request(target=path, method="HEAD")) for path in paths]
+        quiet = gp.state.metrics.totals()
+        shown = gp.state.metrics.exposition().decode()
+        kept = [one.access.outcome for one in gp.state.inspector.newest()]
+        lines = [one for one in caplog.records if one.msg == "request"]
+        others = [("/v1", "HEAD"), ("/", "GET"), ("/chat", "HEAD")]
+        await asyncio.gather(*(send_raw(gp.port, request(target=path, method=method)) for path, method in others))
+        loud = gp.state.metrics.totals()
+    assert [status_of(head) for head in heads] == [404] * len(paths)
+    assert (quiet.requests, quiet.errors, quiet.by_code) == (len(paths), 0, {})
+    assert "gatepass_errors_total{" not in shown
+    assert kept == ["ok"] * len(paths)
+    assert len(lines) < len(paths)  # a client without a key fills no log
+    assert loud.errors == 3

@@ -422,6 +422,7 @@ def use() -> Document:
             "tokens": tokens,
             "codes": [counted(code, number) for code, number in codes.items()],
             "callers": {"ragflow": errors} if errors else {},
+            "unknown": False,
             "ok_at": NOW - 30,
             "failed_at": [],
             "durations_s": [0.4, 0.9, 2.5],

@@ -996,6 +996,23 @@ def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(visit:
     expect(page.locator(".problem p").nth(1)).to_be_in_viewport(ratio=1)
 
 
+def test_unknown_names_are_one_row_with_the_last_of_them(visit: OpenPage, fake: Fake) -> None:
+    first, second, *_ = fake.use["use"]
+    failed = {"errors": 2, "requests": 2, "ok_at": 0, "codes": [documents.counted("model_not_found", 2)]}
+    wrong = {**second, **failed, "upstream": "", "unknown": True, "durations_s": [], "tokens": 0}
+    fake.use["use"] = [
+        first,
+        {**wrong, "model": "gpt4", "callers": {"rag": 2}, "last_at": 2.0},
+        {**wrong, "model": "gpt-4-o", "callers": {"": 2}, "last_at": time.time() - 9},
+    ]
+    page = visit("#/models")
+    last = page.get_by_role("table", name="Models").locator("tbody tr").last.locator("td")
+    expect(last.first).to_have_text("unknown names: 2, last gpt-4-o, by no valid key")
+    expect(last.nth(3)).to_have_text("4")
+    expect(last.nth(4)).not_to_contain_text("failing")
+    expect(page.get_by_text("gpt4", exact=True)).to_have_count(0)
+
+
 def test_a_model_shows_its_upstreams_uses_and_errors(visit: OpenPage, fake: Fake) -> None:
     first, second, *_ = fake.use["use"]
     failed = {

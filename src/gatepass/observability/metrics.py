@@ -64,6 +64,8 @@ MAX_TOKENS = 10**9
 NONE, OTHER = "none", "other"
 """Label values. NONE: the request has no such value. OTHER: the name is neither configured nor listed by an upstream,
 or there are too many."""
+NO_CALLER_ROW = "no_caller_row"
+"""The code of a token that fits no row, and the caller of its requests: unlike without a key, somebody signed in."""
 Labels = tuple[str, ...]
 REQUEST_LABELS = ("caller", "group", "model", "upstream", "operation")
 
@@ -605,7 +607,8 @@ class Metrics(Observer):
         access, attempt, first_byte_s = request.access, request.attempt, request.first_byte_s
         duration_s = request.duration_s or 0.0
         outcome, usage = access.outcome, access.usage
-        key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
+        caller = access.caller or NO_CALLER_ROW * (access.code == NO_CALLER_ROW)
+        key = (caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
         series = self.series.get(key) or self.of(key)
         ended_s = self.last_used_s[series.labels[0]] = request.arrived_s + duration_s
         if outcome == "ok":
@@ -616,7 +619,7 @@ class Metrics(Observer):
             self._requests(series, access, code).value += 1
         self._bytes_in.value += access.bytes_in
         self._bytes_out.value += access.bytes_out
-        if error is not None:
+        if error is not None and not error.is_answer:
             self._count_error(error, series.labels)
         if attempt is None:
             return

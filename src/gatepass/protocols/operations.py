@@ -199,6 +199,12 @@ def operation_at(path: str, base_path: str = "") -> Operation | None:
     return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation
 
 
+def is_probe(client_request: ClientRequest, base_path: str) -> bool:
+    """Whether the request is a HEAD of a base URL: Claude Code asks so at its start whether the host is reachable."""
+    path = split_profile(client_request.path, base_path)[1]
+    return client_request.method == "HEAD" and not path.removeprefix(base_path).strip("/")
+
+
 PAGE_IS_OFF = "The page is off. Set `server.ui: true` or GATEPASS_UI=true to serve it."
 
 

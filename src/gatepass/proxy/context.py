@@ -339,8 +339,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         added_s, record = (first_byte_s or 0.0) - self.body_s, None
         if self.admitted is not None:
             self.admitted.end(self, state.clock.now())
-        access.outcome = self.left or ("ok" if error is None else "error")
-        if error is not None:
+        access.outcome = self.left or ("ok" if error is None or error.is_answer else "error")
+        if error is not None and not error.is_answer:
             access.code, access.hop, access.reason = error.public_code, error.hop, error.message
         # masked only if it is cut: the log masks each line
         if len(access.path) > PATH_LOG_CHARS:

@@ -36,6 +36,7 @@ from gatepass.protocols.operations import (
     CHAT_OPERATION,
     Match,
     base_url,
+    is_probe,
     match_operation,
     operation_at,
     select_profile,
@@ -264,13 +265,15 @@ def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root:
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in PROFILES else None
-    return unknown_path_error(
+    error = unknown_path_error(
         client_request.mounted_at + client_request.path,
         base_path,
         base_url(client_request.headers, base_path, profile, scheme=context.state.config.server.scheme),
         usable_servers(context.caller, context.state.config),
         at_root=at_root,
     )
+    error.is_answer = is_probe(client_request, context.state.base_path)
+    return error
 
 
 def _parse(context: RequestContext, found: Match, body: bytes) -> Call:

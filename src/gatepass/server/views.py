@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from gatepass import documents
@@ -16,7 +17,8 @@ from gatepass.config.advice import explained
 from gatepass.config.model import Config
 from gatepass.documents import Callers, ErrorCount, Traffic
 from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explanations, kind_of, status_of
-from gatepass.observability.story import moment
+from gatepass.observability.metrics import NO_CALLER_ROW
+from gatepass.observability.story import is_failure, moment
 from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.models import AT_ONCE
@@ -54,7 +56,7 @@ def callers(state: AppState) -> Callers:
 def use(state: AppState) -> list[dict[str, Any]]:
     """Return the use of the requests in memory by upstream and model: its requests, errors and tokens, the errors by
     code and kind and by caller, the durations of those without an error, when the first, the last and the last good one
-    arrived, and those that failed at their upstream since.
+    arrived, and those that failed at their upstream since. `unknown`: each ended with a 404.
 
     The upstream of a request that reached none is "".
     """
@@ -62,13 +64,16 @@ def use(state: AppState) -> list[dict[str, Any]]:
     started_s, mask = state.clock.wall() - state.clock.now(), state.redactor.mask
     for one in state.inspector.newest():
         access, at = one.access, started_s + one.arrived_s
+        is_unknown = access.status == HTTPStatus.NOT_FOUND
         if not access.model:
             continue
         key = (access.upstream or "", access.model)
         if (row := found.get(key)) is None:
             row = found[key] = dict.fromkeys(("requests", "errors", "tokens", "ok_at"), 0)
             row |= {"durations_s": [], "failed_at": [], "first_at": at, "codes": Counter(), "callers": Counter()}
+            row["unknown"] = True
         row["requests"] += 1
+        row["unknown"] &= is_unknown
         row["first_at"], row["last_at"] = min(row["first_at"], at), max(row.get("last_at", at), at)
         if access.outcome == "ok":
             row["ok_at"] = row["ok_at"] or at
@@ -77,9 +82,10 @@ def use(state: AppState) -> list[dict[str, Any]]:
         if access.outcome == "error":
             row["errors"] += 1
             row["codes"][mask(access.code or ""), one.kind] += 1
-            row["callers"][access.caller] += 1
-            # an error of the client, or a limit of gatepass, says nothing of the model
-            if not row["ok_at"] and (access.hop or "").startswith(("upstream:", "credential:")):
+            row["callers"][access.caller or NO_CALLER_ROW * (access.code == NO_CALLER_ROW)] += 1
+            # an error of the client, or a limit here or at the upstream, says nothing of the model
+            is_elsewhere = (access.hop or "").startswith(("upstream:", "credential:"))
+            if not row["ok_at"] and is_elsewhere and (is_unknown or is_failure(one.kind, access.status, one.case)):
                 row["failed_at"].append(at)
         if access.usage is not None:
             row["tokens"] += (access.usage.prompt_tokens or 0) + (access.usage.completion_tokens or 0)

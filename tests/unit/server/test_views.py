@@ -67,7 +67,17 @@ def test_the_errors_of_all_slices_are_counted_by_code_and_kind_and_caller(monkey
 def used(model: str, requests: int, **members: Any) -> dict[str, Any]:
     times = {"durations_s": [], "first_at": 9.0, "last_at": 9.0, "ok_at": 0, "failed_at": []}
     names = {"upstream": "chat", "model": model}
-    return {**names, "requests": requests, "errors": 0, "tokens": 0, "codes": [], "callers": {}, **times, **members}
+    return {
+        **names,
+        "requests": requests,
+        "errors": 0,
+        "tokens": 0,
+        "codes": [],
+        "callers": {},
+        "unknown": False,
+        **times,
+        **members,
+    }
 
 
 def test_a_request_that_reached_no_upstream_counts_for_its_model():
@@ -77,7 +87,7 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
         access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
         access.upstream, access.code, access.caller = upstream, "c" if outcome == "error" else None, "rag"
         access.hop = hop
-        return SimpleNamespace(access=access, kind="k", arrived_s=at, duration_s=0.5)
+        return SimpleNamespace(access=access, kind="k", case="", arrived_s=at, duration_s=0.5)
 
     requests = [request(2.5, "m", "error", "chat"), request(2.0, "m", "ok", "chat"), request(1.5, "m", "error", "chat")]
     requests += [request(2.0, "m", "error"), request(2.0, "typo", "error"), request(2.0, "", "error")]
@@ -110,6 +120,50 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
         used("no token", 1, **failed),
         used("bad", 1, **{**failed, "failed_at": [], "upstream": "a"}),
     ]
+
+
+def used_by(*requests: SimpleNamespace) -> list[dict[str, Any]]:
+    state = SimpleNamespace(
+        inspector=SimpleNamespace(newest=lambda: requests),
+        redactor=SimpleNamespace(mask=lambda text: text),
+        clock=SimpleNamespace(wall=lambda: 100.0, now=lambda: 3.0),
+    )
+    return views.use(cast(Any, state))
+
+
+def failed_with(status: int, kind: str = "upstream_error", hop: str = "upstream:chat", case: str = "") -> Any:
+    access = AccessRecord("", "POST", "/v1/chat/completions", "chat", caller="rag", model="m", outcome="error")
+    access.status, access.code, access.hop, access.upstream = status, kind, hop, "chat"
+    return SimpleNamespace(access=access, kind=kind, case=case, arrived_s=2.0, duration_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "fails"),
+    [
+        (failed_with(429), False),  # the team's own limit at the upstream
+        (failed_with(429, "limit_reached", "gatepass"), False),
+        (failed_with(400), False),
+        (failed_with(402), False),
+        (failed_with(500), True),
+        (failed_with(404), True),
+        (failed_with(401, "upstream_auth"), True),
+        (failed_with(200, "upstream_closed"), True),
+        (failed_with(503, "token_unavailable", "credential:corp"), True),
+    ],
+)
+def test_a_limit_or_a_wrong_request_of_a_caller_is_no_failure_of_the_model(error, fails):
+    (row,) = used_by(error)
+    assert (row["failed_at"], row["errors"]) == ([99.0] if fails else [], 1)
+
+
+def test_a_name_of_which_each_request_is_a_404_may_be_unknown_and_a_caller_without_a_row_has_a_name():
+    no_row = failed_with(403, "no_caller_row", "client")
+    no_row.access.caller = ""
+    assert [row["unknown"] for row in used_by(failed_with(404), failed_with(404, "model_not_found", "client"))] == [
+        True
+    ]
+    assert [row["unknown"] for row in used_by(failed_with(404), failed_with(429))] == [False]
+    assert [row["callers"] for row in used_by(no_row)] == [{"no_caller_row": 1}]
 
 
 async def test_a_model_has_the_upstreams_of_its_route_before_its_first_request():

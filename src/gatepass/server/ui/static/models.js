@@ -42,7 +42,8 @@ function listed({ listed: names, list_error: fault, routed }, use) {
     return { model, rows, upstreams: [...new Set(rows.map(({ upstream }) => upstream))].filter(Boolean), ...summed(rows) };
   });
   const fails = ({ upstreams, failed_at: at }) => Boolean(at && upstreams.length);
-  const shown = all.sort((a, b) => fails(b) - fails(a)).slice(0, SHOWN);
+  const isUnknown = ({ model, rows }) => rows.length > 0 && !names.includes(model) && rows.every(({ unknown }) => unknown);
+  const shown = all.filter((one) => !isUnknown(one)).sort((a, b) => fails(b) - fails(a)).slice(0, SHOWN);
   return [
     fault && el("p.failed", {}, t("The list of an upstream is missing: {reason}", { reason: fault })),
     all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens"), `${t("Duration")}${t(", ")}p50 · p95`, t("Last use")], shown.map(({ model, rows, upstreams, ...sum }) => {
@@ -58,9 +59,23 @@ function listed({ listed: names, list_error: fault, routed }, use) {
         times.length ? [0.5, 0.95].map((part) => duration(times[Math.ceil(part * times.length) - 1])).join(" · ") : "–",
         el("span", { title: last && moment(last) }, time(last)),
       ];
-    })) : el("p.muted", {}, t("No model is listed, and none was used.")),
+    }).concat(unknownNames(all.filter(isUnknown).flatMap(({ rows }) => rows)))) : el("p.muted", {}, t("No model is listed, and none was used.")),
     el("p.muted.small.since", {}, all.length > SHOWN ? t("The first {shown} of {models}. ", { shown: count(SHOWN), models: plural(all.length, "model") }) : "", use.length ? t("The numbers count the requests in memory, since {at}. Durations leave out errors.", { at: moment(first) }) : ""),
   ];
+}
+
+/** The row of the names that no list has and of which each request was a 404, if there are any. */
+function unknownNames(rows) {
+  if (!rows.length) return [];
+  const last = rows.reduce((one, other) => (other.last_at > one.last_at ? other : one));
+  const callers = Object.keys(last.callers).map((name) => name || t("no valid key")).join(t(", "));
+  const names = new Set(rows.map(({ model }) => model)).size;
+  const sum = { ...summed(rows), failed_at: undefined };
+  return [[
+    el("a", { href: `#/requests?model=${encodeURIComponent(last.model)}` }, t("unknown names: {n}, last {model}, by {callers}", { n: count(names), model: last.model, callers: callers || "–" })),
+    t("no"), "–", count(sum.requests), errorLinks(sum, {}), count(sum.tokens), "–",
+    el("span", { title: moment(last.last_at) }, time(last.last_at)),
+  ]];
 }
 
 function routes(list) {

@@ -68,7 +68,7 @@ export function overview(page) {
     write(set(sums.errors, { class: errors ? "failed" : null }).firstChild, errors ? t("{n} ({more})", { n: count(errors), more: share(errors, requests) }) : "0");
     write(sums.ttft, bounds(series.ttft_s));
     write(sums.duration, bounds(series.duration_s));
-    keyed(sums.callers, Object.entries(traffic.callers).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
+    keyed(sums.callers, Object.entries(traffic.callers).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", [name === "no_caller_row" ? "code" : "caller"]: name }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
     const failed = traffic.errors.slice(0, MOST_CODES);
     codes.hidden = !failed.length;
     keyed(codes, failed, ({ code, kind }) => `${kind} ${code}`, ({ code, kind }) => el("li", {}, el("a", { href: requestsOf({ code, kind }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, { code, kind, count: number }) => {

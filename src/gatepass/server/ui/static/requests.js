@@ -178,7 +178,7 @@ function showRow(node, request) {
     duration(request.first_byte_s),
     duration(request.duration_s),
     hasTokens ? `${count(request.tokens_in)} → ${count(request.tokens_out)}` : "–",
-    request.adapted?.join(", ") ?? "",
+    request.adapted?.map((rule) => (rule === "include_usage" ? "+usage" : rule)).join(", ") ?? "", // else it breaks inside the word
   ];
   rest.forEach((cell, i) => write(cell, texts[i]));
   set(rest[2], { title: tries ? plural(request.attempts, "attempt") : null });

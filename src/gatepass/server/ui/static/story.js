@@ -124,7 +124,7 @@ function way(page, data) {
     el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
     lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
     said && el(isBad ? "p.small.failed" : "p.small", {}, said));
-  const client = card(t("Client"), "", "client", [whoOf(data) || t("no valid key"), data.user_agent]);
+  const client = card(t("Client"), "", "client", [whoOf(data) || (data.error?.code === "no_caller_row" ? data.error.code : t("no valid key")), data.user_agent]);
   const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && t("added {s}", { s: duration(data.timings.added_s) })]);
   gate.classList.add("own");
   const last = data.attempts.length - 1;

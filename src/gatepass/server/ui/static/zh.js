@@ -104,6 +104,7 @@ export const TEXTS = {
   " since {at}": "（{at} 起）",
   "; models: {names}": "；模型：{names}",
   "Callers with errors": "出错的调用方",
+  "unknown names: {n}, last {model}, by {callers}": "未知名称：{n} 个，最近一个是 {model}，来自 {callers}",
   "no valid key": "没有有效的 key",
   "many errors": "错误较多",
   "every request failed": "所有请求都失败",
