@@ -658,3 +658,17 @@ def test_a_certificate_that_ends_soon_changes_no_exit_code(tmp_path):
     document = json.loads(result.stdout)
     assert (document["exit_code"], document["failed"]) == (1, ["upstream:chat models"])
     assert [step["advice"] for step in document["steps"] if step["what"] == "tls"] != [""]
+
+
+@pytest.mark.parametrize("language", ["why", "why_zh"])
+async def test_an_issuer_whose_connection_breaks_is_named_with_its_url(language, tmp_path):
+    row = {"claim": "sub", "equals": "me", "name": "me"}
+    async with Scripted(answer=lambda _: LIST) as upstream, Scripted(answer=lambda _: [Rst()]) as issuer:
+        jwt = {"issuer": f"{issuer.url}/realms/a", "audience": "a", "callers": [row]}
+        blocks = {**one(upstream), "access": {"jwt": [jwt]}}
+        (tmp_path / "f.json").write_text(json.dumps(blocks))
+        steps = [step async for step in diagnose(load(str(tmp_path / "f.json"), {}).config)]
+    (why,) = [getattr(step, language) for step in steps if step.what == "keys"]
+    assert f"{issuer.url}/realms/a" in why
+    assert f"{issuer.url}/realms/a/.well-known/openid-configuration: " in why
+    assert "whether it did the work" not in why

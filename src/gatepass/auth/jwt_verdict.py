@@ -25,9 +25,11 @@ LEEWAY_S = 30.0
 """How far the clocks of issuer and gatepass may differ, for `exp`, `nbf` and `iat`."""
 TYPES = frozenset(("at+jwt", "application/at+jwt", "jwt"))
 """The values of the header `typ` (RFC 9068 2.1, RFC 7519 5.1), in any case. It may be absent."""
+_REFRESH = re.compile(r"(?i)(?:refresh(?:_token)?|offline|rt\+jwt)\b")
+"""How a refresh token is marked: in the claim `typ` (Keycloak), `token_type` or `token_use`, or in the header `typ`."""
 NO_ACCESS = frozenset(
     (
-        *("refresh", "offline", "logout", "serialized-id", "initialaccesstoken", "registrationaccesstoken"),
+        *("logout", "serialized-id", "initialaccesstoken", "registrationaccesstoken"),
         # links in mails of Keycloak, and of an administrator who acts as another user
         *("execute-actions", "idp-verify-account-via-email", "impersonate", "orgivt", "reset-credentials"),
         *("update-email", "verify-email"),
@@ -204,6 +206,11 @@ def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidTo
 def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
     """Check all but the signature and the table; `wall_s` is in epoch seconds. Raise InvalidToken."""
     header, claims = token.header, token.claims
+    kind = header.get("typ", "JWT")
+    marks = (kind, token.typ, claims.get("token_type"), claims.get("token_use"))
+    if any(isinstance(mark, str) and _REFRESH.match(mark.strip()) for mark in marks):
+        # before its algorithm: those of Keycloak are signed with a secret
+        raise _refused("This is a refresh token. gatepass expects an access token.", "jwt_refresh")
     if header.get("alg") not in SIGNATURES:
         raise _refused(
             f"The token is signed with {_shown(header.get('alg'))}. gatepass accepts {', '.join(SIGNATURES)}.",
@@ -216,13 +223,14 @@ def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
             )
     if not isinstance(kid := header.get("kid", ""), str):
         raise _refused(f"The kid of the token is {_shown(kid)}, which is no text.", "jwt_kid")
-    kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise _refused(f"The header of the token has typ {_shown(kind)}, which no access token has.", "jwt_type")
     if "events" in claims:
         raise _refused("The claims of the token are those of a logout token.", "jwt_type")
     if token.typ in NO_ACCESS:
-        raise _refused(f"The claim typ of the token is {_shown(claims['typ'])}, which no access token has.", "jwt_type")
+        raise _refused(
+            f"The claim typ of the token is {_shown(claims['typ'])}, which no access token has.", "jwt_refresh"
+        )
     _check_times(claims, wall_s)
     _check_audience(claims, entry)
     _check_kind(token, entry)
@@ -379,7 +387,8 @@ def _shown(value: Any) -> str:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except RecursionError:  # its depth was just possible to read
         text = "a nested value"
-    return f"{_printable(text[:MAX_SHOWN_CHARS])}{'…' if len(text) > MAX_SHOWN_CHARS else ''}"
+    shown = f"{_printable(text[:MAX_SHOWN_CHARS])}{'…' if len(text) > MAX_SHOWN_CHARS else ''}"
+    return f'"{shown}"' if isinstance(value, str) and " " in shown else shown
 
 
 def _printable(text: str) -> str:

@@ -270,7 +270,10 @@ def _credential_lines(page: Status) -> Iterator[str]:
         # the token may still be valid, but without a successful fetch it will not be for long
         token = held.state + ", failing" * held.failing + ", rejected" * bool(held.rejected_by)
         left = "-" if held.expires_in_s is None else f"{held.expires_in_s:.0f} s"
-        table.append((credential, held.type, token, left, str(held.fetches), str(held.failures)))
+        # another process has fetched it
+        is_read = page.store is not None and not held.fetches and held.expires_in_s is not None
+        fetches = "from the store" if is_read else str(held.fetches)
+        table.append((credential, held.type, token, left, fetches, str(held.failures)))
         if held.failing:
             reason = printable(held.last_error) + _RESTART * held.needs_restart
             faults.setdefault(reason, []).append(credential)
@@ -315,6 +318,8 @@ def _upstream(page: Status, upstream: str, held: ModelUpstream) -> tuple[str, ..
     recent = held.requests_15m
     errors = f"{(held.errors_15m + held.rejected_15m) / recent:.1%} of {recent}" if recent else "-"  # as on the page
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
+    if held.health == "unknown" and requests:  # each was refused, as by a limit or a wrong request
+        health = health.replace(_HEALTH["unknown"], "no good answer yet")
     if held.health == "failing" or (requests and held.health == "unknown"):
         command = (failed and failed.test) or "gatepass doctor"
     for credential, token in page.credentials.items():

@@ -109,7 +109,9 @@ async def _issuers_and_certificates(state: AppState, begin: Begin) -> AsyncItera
     for keys in state.key_sets:
         begin(keys.setting, "keys")
         if (found := await keys.fetched()) is None:
-            yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=keys.fault)
+            yield probe.found(
+                keys.setting, "keys", StepOutcome.FAILS, "keys_failed", issuer=keys.issuer, why=keys.fault
+            )
         else:
             case = "keys_partly" if found.problem else "keys_fetched"
             yield probe.found(keys.setting, "keys", StepOutcome.WORKS, case, count=len(found), why=found.problem)

@@ -228,7 +228,8 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
     for path, row in settings_of_callers(config):
         is_row = not isinstance(row, AccessKey)
         if is_row and groups.setdefault(name := row.name or row.group or "", row.group) != row.group:
-            yield (*path, "group"), f"differs from that of another caller {name!r}, and metrics know both by this name"
+            why = f"differs from that of another caller {name!r}, and metrics know both by this name"
+            yield (*path, "group"), f"{why}: rename one of them, or write the same group at both"
 
 
 def second_caller(config: Config) -> Iterator[str]:

@@ -30,9 +30,7 @@ _WHY: Mapping[Fault, str] = {
     Fault.CONNECT: "No connection to {host}{detail}.",
     Fault.PROXY: "The proxy in front of {host} {proxy_did}{detail}.",
     Fault.TLS: "No secure connection to {host}{detail}.",
-    Fault.CLOSED: (
-        "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown."
-    ),
+    Fault.CLOSED: ("{host} closed the connection before its reply was complete{detail}{doubt}."),
     Fault.INVALID: "The reply of {host} is invalid HTTP{detail}.",
     Fault.TOO_LARGE: "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}.",
     Fault.TIMEOUT_CONNECT: "No connection to {host} within {limit}.",
@@ -86,6 +84,8 @@ class ServerNames(msgspec.Struct, frozen=True):
     """The settings with which it is called."""
     is_plain: bool = False
     """Whether its URL begins with http://."""
+    is_read: bool = False
+    """Whether its requests only read, so that nothing is in doubt after one that broke."""
 
     @classmethod
     def of_upstream(cls, name: str, base_url: str, timeouts: Timeouts, network: Network = NO_NETWORK) -> Self:
@@ -164,6 +164,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "detail": f" ({detail})" if detail else "",
         "limit": limit,
         "proxy_did": proxy_did,
+        "doubt": "" if names.is_read else "; whether it did the work is unknown",
     }
     known = {name: member(name) for name in ("proxy", "proxy_auth", "ca_file", "client_cert")}
     known |= {"own_proxy": proxy, "url": url, "host": host, "setting": limit_setting or url}

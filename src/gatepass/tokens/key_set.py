@@ -95,8 +95,9 @@ class KeySetSource:
         try:
             reply = await send_request(self.connect, OutboundRequest("GET", url, tuple(headers), b""), FETCH_S)
         except TransportFault as fault:
-            names = ServerNames(host_of(url), self.setting, f"{self.setting}.jwks_uri", network=settings.network)
-            raise FetchFailure(fault_text(fault, names).why.rstrip(".")) from fault
+            place, network = f"{self.setting}.jwks_uri", settings.network
+            names = ServerNames(host_of(url), self.setting, place, network=network, is_read=True)
+            raise FetchFailure(f"{url}: {fault_text(fault, names).why.rstrip('.')}") from fault
         if reply.status != 200:
             raise FetchFailure(f"{url} answers with HTTP {reply.status}")
         return reply

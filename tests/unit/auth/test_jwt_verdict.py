@@ -700,7 +700,7 @@ async def test_half_a_character_breaks_no_error_and_no_name(name):
 
 async def test_a_claim_in_an_error_has_no_control_character():
     error = await refusal(RSA.sign(claims(aud="a\r\nx-injected: 1\x1b[31m\u202e")))
-    assert "The token has the audience a??x-injected: 1?[31m?." in error.cause
+    assert 'The token has the audience "a??x-injected: 1?[31m?".' in error.cause
 
 
 CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
@@ -781,9 +781,45 @@ async def test_a_token_that_keycloak_wrote_for_itself_is_refused_by_its_kind(kin
     text = with_header(header, typ=kind, scope="openid", azp="c")
     for tokens in (["access"], ["id"], ["access", "id"]):
         error = await refusal(text, {**ENTRY, "tokens": tokens})
-        assert (error.status, error.case) == (401, "jwt_type")
+        assert (error.status, error.case) == (401, "jwt_refresh")
+        if kind.strip().lower() in ("refresh", "offline"):
+            assert error.cause == "This is a refresh token. gatepass expects an access token."
+            continue
         shown = "".join(char if char.isprintable() else "?" for char in kind)
         assert error.cause == f"The claim typ of the token is {shown}, which no access token has."
+
+
+@pytest.mark.parametrize(
+    ("header", "more"),
+    [
+        ({"alg": "HS512"}, {"typ": "Refresh"}),  # Keycloak signs it with a secret, for the issuer as its audience
+        ({"alg": "HS256"}, {"typ": "Offline", "aud": "https://login.corp.example/realms/a"}),
+        ({}, {"token_type": "refresh"}),
+        ({}, {"token_use": "refresh_token"}),
+        ({"typ": "refresh+jwt"}, {}),
+        ({"typ": "rt+jwt"}, {}),
+    ],
+)
+def test_a_refresh_token_is_named_as_one(header, more):
+    token = Token("", {"alg": "RS256", "kid": "r", "typ": "JWT", **header}, claims(**more))
+    with pytest.raises(InvalidToken, match="This is a refresh token") as refused:
+        check_claims(token, JwtIssuer.model_validate(ENTRY), NOW_S)
+    assert refused.value.advice == "Send the access token that came beside it."
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"token_type": "refreshing"}, {"token_use": "access"}, {"token_type": ["refresh"]}, {"scope": "offline_access"}],
+)
+def test_an_access_token_that_mentions_a_refresh_is_none(more):
+    check_claims(Token("", {"alg": "RS256", "kid": "r"}, claims(**more)), JwtIssuer.model_validate(ENTRY), NOW_S)
+
+
+def test_an_audience_with_a_blank_is_quoted():
+    entry = JwtIssuer.model_validate({**ENTRY, "audience": ["My App", "b"]})
+    with pytest.raises(InvalidToken) as refused:
+        check_claims(Token("", {"alg": "RS256", "kid": "r"}, claims(aud="Other App")), entry, NOW_S)
+    assert refused.value.cause == 'The token has the audience "Other App". gatepass expects "My App" or b.'
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,19 @@ def test_an_issuer_whose_keys_fail_has_a_line(held: dict[str, Any], line: list[s
     assert [text for text in lines_of(jwt=[good, one]) if "issuer" in text] == line
 
 
+def test_a_token_that_another_process_fetched_is_from_the_store():
+    up = {"state": "up", "for_s": 3.0, "reason": "", "emptied": 0}
+    read = {"fetches": 0, "expires_in_s": 100.0}
+    ones = {"read": read, "own": {**read, "fetches": 2}, "fixed": {**read, "type": "static", "expires_in_s": None}}
+    shown = {
+        line.split()[0]: " ".join(line.split()[3:])
+        for line in lines_of(ones, store=up)
+        if "oauth2" in line or "static" in line
+    }
+    assert shown == {"read": "100 s from the store 0", "own": "100 s 2 0", "fixed": "- 0 0"}
+    assert "from the store" not in "".join(lines_of(ones))
+
+
 def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once():
     held = {"state": "none", "failing": True, "fetches": 3, "failures": 3}
     ones = {
@@ -192,7 +205,7 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "stuck many errors, model_not_found 5 s ago, 1 stream silent for 45 s 55.6% of 9 gatepass show s",
         "first answering - -",
         "new no answer yet - -",
-        "rejects_all no answer yet 0.0% of 16 gatepass doctor",
+        "rejects_all no good answer yet 0.0% of 16 gatepass doctor",
         "quiet healthy - -",
     ]
 

@@ -207,7 +207,7 @@ export function showHealth(line, upstream) {
   const [state, link] = line.children;
   set(line, { class: `health${rank(upstream) === FAILS ? " failed" : ""}` });
   const working = requests && errors >= requests ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
-  const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet"), answering: t("answering") }[health] ?? health;
+  const shown = { ok: working, failing: t("failing"), unknown: requests ? t("no good answer yet") : t("no answer yet"), answering: t("answering") }[health] ?? health;
   write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? failedWhen(upstream) + (health === "failing" ? t(", last error: ") : t(", ")) : ""));
   write(link, lacks ?? failed?.code ?? "");
   set(link, { href: lacks ? `#/?credential=${encodeURIComponent(lacks)}` : failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });

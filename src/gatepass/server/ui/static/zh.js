@@ -113,6 +113,7 @@ export const TEXTS = {
   "half open": "已熔断，等待一个请求成功",
   "waits": "上游要求等待",
   "no answer yet": "还没有回复",
+  "no good answer yet": "还没有正常的回复",
   "answering": "正在回复",
   "no token, its credential fails: ": "没有令牌，凭据故障：",
   "gatepass or the upstream does not know the model": "gatepass 或上游不认识该模型",
