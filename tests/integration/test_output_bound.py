@@ -392,6 +392,32 @@ async def test_claude_code_with_thoughts_runs_under_a_bound(most, thinking):
 
 
 @pytest.mark.parametrize(
+    ("most", "thinking"),
+    [
+        (8_192, {"type": "enabled", "budget_tokens": 4_096}),
+        (1_025, {"type": "enabled", "budget_tokens": 1_024}),
+        (1_024, {"type": "disabled"}),
+    ],
+)
+@pytest.mark.parametrize("is_learned", [True, False])
+async def test_a_clamped_limit_leaves_room_for_thoughts_in_the_same_step(most, thinking, is_learned):
+    text = f"max_tokens: 32000 > {most}, which is the maximum allowed number of output tokens for claude-3"
+
+    def refusing(received: Received) -> Dialogue:
+        if received.json()["max_tokens"] <= most:
+            return anthropic(received)
+        return [Send(reply({"type": "error", "error": {"type": "invalid_request_error", "message": text}}, 400))]
+
+    rules = {} if is_learned else {"clamp": {"max_tokens": {"max": most}}}
+    async with bounded(refusing, 99_999, rules=rules) as (gp, upstream):
+        answers = [await gp.ask(CLAUDE_CODE, MESSAGES).answer() for _ in range(2)]
+    assert [one.headers["x-gatepass-adapted"] for one in answers] == ["clamp=max_tokens"] * 2
+    assert [one.json() for one in upstream.received[is_learned:]] == [
+        {**CLAUDE_CODE, "max_tokens": most, "thinking": thinking}
+    ] * 2
+
+
+@pytest.mark.parametrize(
     "thinking", [{"type": "adaptive"}, {"type": "disabled"}, {"type": "enabled", "budget_tokens": 1_500}]
 )
 async def test_thinking_that_fits_is_relayed(thinking):

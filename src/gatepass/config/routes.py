@@ -147,7 +147,8 @@ class Rules(Block):
     Example: {enable_thinking: false}
     """
     clamp: dict[MemberPath, Bounds] = {}
-    """Numbers to keep within bounds, by member.
+    """Numbers to keep within bounds, by member. If `max` lowers a limit of the answer, it also lowers
+    `thinking.budget_tokens`, as `max_output_tokens` does.
 
     Example: {max_tokens: {max: 4096}}
     """

@@ -225,7 +225,10 @@ class Default:
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
-    """Limit a number to `least` to `most`. Values that are not numbers remain. Entry `clamp=PATH`."""
+    """Limit a number to `least` to `most`. Values that are not numbers remain. Entry `clamp=PATH`.
+
+    If it bounds the answer, `most` bounds the budget for thoughts too.
+    """
 
     path: JsonMemberPath
     least: float | None = None
@@ -239,7 +242,11 @@ class Clamp:
         # servers in Go read a name in any case
         name, owners = folded(self.path.name), self.path.owners(draft)
         found = [(one, alike) for one in owners for alike in one.names if len(alike) == len(name)]
-        return sum(self._clamped(one, alike) for one, alike in found if folded(alike) == name) > 0
+        changed = sum(self._clamped(one, alike) for one, alike in found if folded(alike) == name)
+        if changed and self.most is not None and not self.path.steps and bounds_output(plain_name(name)):
+            for one in [one for one in draft.top.names if plain_name(one) == "thinking"]:
+                _less_thinking(draft.top, one, self.most)
+        return changed > 0
 
     def _clamped(self, owner: ObjectDraft, name: str) -> bool:
         text = owner.text(name)
@@ -383,7 +390,7 @@ class OutputBound:
                 is_good = 1 <= _number(owner, name) <= self.most
                 changed += not is_good and owner.set(name, b"%d" % self.most)
             elif plain == "thinking":
-                changed += self._less_thinking(owner, name)
+                changed += _less_thinking(owner, name, self.most)
             elif is_inner and (inner := owner.object(name)) is not None:
                 inner_place = place.inner(plain, inner.names)
                 changed += 0 if inner_place is None else self._bounded(inner, inner_place)
@@ -393,16 +400,18 @@ class OutputBound:
                 changed += 1
         return changed
 
-    def _less_thinking(self, owner: ObjectDraft, name: str) -> bool:
-        thinking = owner.object(name)
-        budget = "" if thinking is None else next((one for one in thinking.names if plain_name(one) == BUDGET), "")
-        if thinking is None or thinking.kind(budget) in (None, "n"):
-            return False
-        if self.most <= LEAST_THOUGHTS:
-            return thinking.string("type") != "disabled" and owner.set(name, b'{"type":"disabled"}')
-        half = max(LEAST_THOUGHTS, self.most // 2)
-        is_good = _number(thinking, budget) < self.most and not thinking.repeated
-        return not is_good and thinking.set(budget, b"%d" % half)
+
+def _less_thinking(owner: ObjectDraft, name: str, most: float) -> bool:
+    """Let the thinking in the member `name` leave room for an answer of `most` tokens; without room it is off."""
+    thinking = owner.object(name)
+    budget = "" if thinking is None else next((one for one in thinking.names if plain_name(one) == BUDGET), "")
+    if thinking is None or thinking.kind(budget) in (None, "n"):
+        return False
+    if most <= LEAST_THOUGHTS:
+        return thinking.string("type") != "disabled" and owner.set(name, b'{"type":"disabled"}')
+    half = max(LEAST_THOUGHTS, int(most) // 2)
+    is_good = _number(thinking, budget) < most and not thinking.repeated
+    return not is_good and thinking.set(budget, b"%d" % half)
 
 
 def _number(owner: ObjectDraft, name: str) -> float:
