@@ -350,3 +350,49 @@ async def test_a_context_that_is_full_in_a_200_is_told_as_a_400():
     async with relaying([Send(reply({"code": 20042, "message": full}))]) as (upstream, gp):
         found = await gp.ask({**HELLO, "seed": 1}).answer()
     assert (found.status, found.error["type"], len(upstream.received)) == (400, "invalid_request_error", 1)
+
+
+LEAST = "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 5 instead."
+
+
+async def test_a_check_with_five_tokens_is_raised_shown_and_learned_and_other_requests_stay():
+    refusing = Refusing([Refusal(lambda body: body.get("max_tokens", 99) < 16, LEAST, "max_output_tokens")])
+    async with relaying(answer=refusing) as (upstream, gp):
+        answers = [await gp.ask({**HELLO, "max_tokens": tokens}).answer() for tokens in (5, 5, 500)]
+        assert sorted(learned_rules(gp)) == ["clamp=max_completion_tokens", "clamp=max_tokens"]
+    assert [one.status for one in answers] == [200] * 3
+    assert [one.headers.get("x-gatepass-adapted") for one in answers] == ["clamp=max_tokens", "clamp=max_tokens", None]
+    assert [one.json()["max_tokens"] for one in upstream.received] == [5, 16, 16, 500]
+
+
+async def test_an_operators_smaller_bound_keeps_the_refusal_after_one_call():
+    refusing = Refusing([Refusal(lambda body: body["max_tokens"] < 16, LEAST, "max_output_tokens")])
+    bounded = {"*": {"upstream": "chat", "rules": {"max_output_tokens": 8}}}
+    async with relaying(answer=refusing, models=bounded) as (upstream, gp):
+        answer = await gp.ask({**HELLO, "max_tokens": 5}).answer()
+    assert (answer.status, len(upstream.received)) == (400, 1)
+
+
+async def test_a_limit_that_was_too_small_without_a_number_has_an_advice():
+    text = "Could not finish the message because max_tokens or model output limit was reached. Try a higher max_tokens."
+    async with relaying(answer=Refusing([Refusal(lambda body: True, text)])) as (upstream, gp):
+        answer = await gp.ask({**HELLO, "max_tokens": 5}).answer()
+    assert (answer.status, len(upstream.received)) == (400, 1)
+    assert "{clamp: {NAME: {min: 1024}}}" in answer.error["message"]
+
+
+CUT = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"city": "Par'}}
+TURN = {**HELLO, "messages": [*HELLO["messages"], {"role": "assistant", "tool_calls": [CUT]}]}
+PARSING = "Failed to parse tool call arguments as JSON: parse error at line 1, column 14"
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "calls", "final"),
+    [(TURN, PARSING, 2, "false"), (HELLO, PARSING, 1, None), (TURN, "Internal error", 1, None)],
+)
+async def test_a_500_about_the_history_is_final_if_no_change_helps(body, text, calls, final):
+    failing = [Send(reply({"error": {"message": text, "type": "server_error"}}, 500))]
+    async with relaying(answer=lambda _: failing) as (upstream, gp):
+        answer = await gp.ask(body).answer()
+    assert (answer.status, len(upstream.received)) == (500, calls)
+    assert answer.headers.get("x-should-retry") == final

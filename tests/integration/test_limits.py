@@ -897,3 +897,29 @@ def test_an_estimate_ignores_values_that_are_no_counts(value):
     except ValueError:
         pytest.fail("a body that a parser accepted must be estimated")
     assert (found.output_tokens, found.answers) == (0, 1)
+
+
+LEAST = {"error": {"message": "max_tokens must be at least 512", "type": "invalid_request_error"}}
+TOKENS_OF = [{"access": access(group=TOKEN_LIMIT)}, {"access": access(), "chat": {"limits": TOKEN_LIMIT}}]
+
+
+@pytest.mark.parametrize("blocks", TOKENS_OF, ids=["group", "upstream"])
+async def test_a_reservation_follows_a_limit_that_a_learned_rule_raised(blocks):
+    go_on, asked, before = asyncio.Event(), {**STREAMED, "max_tokens": 5}, 0
+    begun = [*begin_stream(), Send(chunk(delta(content="a"))), Wait(go_on)]
+
+    def answer(received: Received) -> Dialogue:
+        is_few = received.json()["max_tokens"] < 512
+        return [Send(reply(LEAST, 400))] if is_few else [*begun, Send(chunk(delta("stop")) + chunk(DONE)), Fin()]
+
+    async with limited(answer, **blocks) as (gp, upstream):
+        for calls in (2, 3):  # refused first, then with the rule
+            go_on.clear()
+            async with gp.ask(asked, headers=by("ana")) as running:
+                await running.head()
+                await running.until(b"a")
+                assert (used(gp.state), len(upstream.received)) == ([before + size(asked) + 512], calls)
+                go_on.set()
+                await running.answer()
+            before += size(asked) + 2
+            await settled(gp, [before])

@@ -269,7 +269,20 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
 
 _OF_REPLY = ("embeddings", "ragflow", "repair", "reply", "sse", "unwrap")
 _OF_REQUEST = (
-    *("clamp", "content", "default", "drop", "drop_beta", "extra_body", "model", "rename", "rerank", "role", "roles"),
+    *(
+        "arguments",
+        "clamp",
+        "content",
+        "default",
+        "drop",
+        "drop_beta",
+        "extra_body",
+        "model",
+        "rename",
+        "rerank",
+        "role",
+        "roles",
+    ),
     *("max_output_tokens", "schema", "set", "tool_ids", "tools"),
 )
 REASONS: Mapping[str, str] = {

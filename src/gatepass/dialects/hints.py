@@ -67,6 +67,13 @@ HINTS = (
         r"|image_url is only supported|unknown variant `image_url`",
         "no_images",
     ),
+    Hint(
+        # OpenAI's reasoning models; no number is named
+        r"(?m:^)(?!.*(?:\d\d|too large))(?=.*(?:\bmax(?:imum)?[ _]?(?:[a-z]{1,20}[ _])?tokens|最大.{0,8}token))"
+        r".*(?:limit was reached|too (?:small|low)|(?:higher|larger|bigger) (?:max|limit|value)|(?:过|太)[小低])",
+        "few_tokens",
+        (400, 422),
+    ),
     Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
     Hint(r"conversation is not from user|must end with a user message|assistant message prefill", "last_message"),
     Hint(r"missing subscription key", "subscription_key"),

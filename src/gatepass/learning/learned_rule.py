@@ -43,10 +43,12 @@ class LearningPolicy(msgspec.Struct, frozen=True):
     """Which rules may be learned for one model.
 
     `may_stream` is False if the configuration sets `stream`. `fits_answers`: `ClientProtocol.fits_answers`.
+    `most_tokens`: the operator's bound of each answer.
     """
 
     may_stream: bool = True
     fits_answers: bool = True
+    most_tokens: int | None = None
 
     def allows(self, rule: LearnedRule, members: frozenset[str]) -> bool:
         """Whether `rule` may be learned for an operation with these `members`, which rules may change."""
@@ -70,7 +72,8 @@ class LearningPolicy(msgspec.Struct, frozen=True):
             case "set":
                 return field.partition(".")[0] in SETTABLE and (field, rule.to) != ("store", "true")
             case "clamp":
-                return field in LIMITS and (self.fits_answers or not rule.is_once)
+                is_bounded = self.most_tokens is not None and rule.least > self.most_tokens
+                return field in LIMITS and (self.fits_answers or not rule.is_once) and not is_bounded
             case "stream":
                 return self.may_stream
             case action:
@@ -108,6 +111,7 @@ _FIXED: Mapping[str, Change] = {
             *(request_whole_reply, request_stream, serve_by_chat, ConvertRerank("tei"), ConvertRerank()),
             *(messages.merge_roles, messages.merge_system, messages.last_system_as_user, messages.shorten_tool_ids),
             *(messages.join_text_parts, messages.fill_empty_content, messages.drop_empty_text),
+            messages.empty_broken_arguments,
         )
     },
     "thoughts=": messages.drop_thoughts,
@@ -121,7 +125,7 @@ STREAM_SETTING: Mapping[str, str] = {"synth": "emulate", "aggregate": "aggregate
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
 _ORDER = (
     *("protocols", "stream", "rename", "drop", "schema", "set", "clamp", "tools"),
-    *("role", "roles", "thoughts", "content", "tool_ids", "split", "rerank", "betas", "beta"),
+    *("role", "roles", "thoughts", "content", "arguments", "tool_ids", "split", "rerank", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
 _LOSSES = {"set": 2, "clamp": 2, "drop": 3, "schema": 3, "tools": 3, "betas": 3, "beta": 3, "thoughts": 1}
@@ -136,6 +140,7 @@ TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 class LearnedRule(msgspec.Struct, frozen=True, dict=True):
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
+    - `to`: of a clamp the most, or behind ">=" the least.
     - `beside`: the rule is for requests with this member, or without the betas behind "!".
     - `values`: for requests with one of these at `field` (`value_of`); none for all.
     - `is_once`: only for the request from which it was learned.
@@ -157,7 +162,13 @@ class LearnedRule(msgspec.Struct, frozen=True, dict=True):
         # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
         pair = ">".join(sorted((self.field, self.to or "")))
         about = {"stream": "", "role": pair, "rename": pair, "rerank": ""}.get(self.action, self.field)
+        about += ">" * (self.least > 0)  # beside the bound from above
         return (self.action, f"{about}{self.beside and ' '}{self.beside}", self.values)
+
+    @property
+    def least(self) -> int:
+        """The bound from below of a clamp, 0 for others."""
+        return int((self.to or "")[2:]) if self.action == "clamp" and (self.to or "").startswith(">=") else 0
 
     @property
     def rank(self) -> int:
@@ -211,6 +222,8 @@ class LearnedRule(msgspec.Struct, frozen=True, dict=True):
                 return Drop(path, only, ONLY_WITH.get(self.field, frozenset()))
             case "clamp", str(most) if most.isdecimal():
                 return Clamp(path, most=float(most))
+            case "clamp", str(bound) if re.fullmatch(r">=[1-9][0-9]{0,8}", bound):
+                return Clamp(path, least=float(self.least))
             case "rename", str(name):
                 return Rename(path, JsonMemberPath.parse(name).name)
             case "set", str(text) if SCALAR.match(text):
@@ -240,7 +253,8 @@ class LearnedRule(msgspec.Struct, frozen=True, dict=True):
             case "set":
                 rules = {"set": {self.field: json.loads(self.to or "null")}}
             case "clamp":
-                rules = {"clamp": {self.field: {"max": int(self.to or "0")}}}
+                bounds = {"min": self.least} if self.least else {"max": int(self.to or "0")}
+                rules = {"clamp": {self.field: bounds}}
             case "role":
                 rules = {"roles": {self.field: self.to}}
             case "split" if not self.is_once:

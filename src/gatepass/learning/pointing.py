@@ -21,11 +21,27 @@ from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is
 from gatepass.replies.error_body import ISSUES, PLACES, QUOTED, ZOD_CODE, reasons, unknown_keys
 from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
-TEACHING = frozenset((400, 422, 500))
+OF_FAILURES = (404, SERVER_ERROR)
+"""Statuses that teach only where a template (500) or a fault of the request's own history is the cause."""
+TEACHING = frozenset((400, 422, *OF_FAILURES))
 OF_BATCHES = 413
 """TEI's status for too many inputs."""
 _TEMPLATE = r"(?i)jinja|chat.?template"
 """In a text with status 500, which llama.cpp sends for messages that the model's template rejects."""
+_FAULTS: Mapping[str, str] = {
+    "arguments": (
+        r"(?is)(?!.*(?:\b(?:re(?:sponse|ply)|answer|upstream|backend|output|body|config|generated|produced)\b|响应|返回|输出"
+        r"|请求体))(?:(?=.*(?:argument|(?:tool|function).?call|参数|工具调用))"
+        r".*(?:\bjson|pars(?:e|ing)|decod|malformed|unterminated|解析)"
+        r"|.*(?:\bline \d+,? column \d|\(char \d|\bat position \d|end of (?:json|input|data)|parse_error\.\d))"
+    ),
+    "tool_ids": (
+        r"(?s)(?=.*(?i:pattern|match|length|alphanumeric|letters|digits|character|too long|a-z|长度|字符|字母|格式))"
+        r".*(?i:tool|call|function|工具|调用)[\w .\[\]'\"`]{0,40}(?:(?<![A-Za-z])[iI]|(?<=[a-z])I)[dD]s?(?![A-Za-z0-9])"
+    ),
+}
+"""What servers say of calls in the history, by the action that repairs them: of arguments that are no JSON (and not of
+another JSON), and of the form of ids. It may quote the request, because only what has the fault is changed."""
 NEVER_CODES = FINAL_CODES | {
     *("rate_limit_exceeded", "invalid_api_key", "model_not_found", "deploymentnotfound", "token_expired"),
     *("responsibleaipolicyviolation", "invalid_token", "authentication_error", "permission_error"),
@@ -114,7 +130,9 @@ _NUMBER = (
     r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d"
     r"| (?:requests (?:a|per)|images|characters|calls|seconds|minutes)\b)"
 )
-_COMMA = r"(?<=\d),(?=\d{3}(?!\d))"
+_COMMA = r"(?<!\[\d)(?<!\[\d\d)(?<!\[\d{3})(?<=\d),(?=\d{3}(?!\d))"
+"""In a number, and not in a range such as [16,512]."""
+_RANGE = r"(?<![\w.-])(\d{1,9})-(\d{1,9})(?![\w.-])"
 _VALUE = (
     r"(?ia)['\"`“]([A-Za-z][\w-]{0,29})['\"`”]"
     r"|(?<![\w.-])(true|false|none(?! of\b)|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)"
@@ -238,6 +256,7 @@ class Refusal:
     - `not_values`: words that are no values for a member: names of others, and what the client wrote.
     - `is_exact`: a code, `param` or a path points.
     - `unknown`: the members whose names the upstream does not know, so that the value does not matter.
+    - `faults`: the actions of _FAULTS that it names. `is_failure`: its status teaches nothing else.
     """
 
     members: frozenset[str]
@@ -252,6 +271,8 @@ class Refusal:
     places: frozenset[tuple[str, int]] = frozenset()
     is_exact: bool = False
     unknown: frozenset[str] = frozenset()
+    faults: frozenset[str] = frozenset()
+    is_failure: bool = False
     quotes: Quotes | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -273,7 +294,10 @@ class Refusal:
         is_form = status in TEACHING or (status == OF_BATCHES and "input" in members)
         if error_body is None or not is_form:
             return None
-        if status == SERVER_ERROR and re.search(_TEMPLATE, error_body.message) is None:
+        said = error_body.message[:MOST_CHARS]
+        faults = frozenset(action for action, pattern in _FAULTS.items() if re.match(pattern, said))
+        is_failure = status in OF_FAILURES and not (status == SERVER_ERROR and re.search(_TEMPLATE, said))
+        if is_failure and (not faults or error_body.own):
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
         more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *unknown_keys(error_body.raw))
@@ -297,11 +321,13 @@ class Refusal:
         is_quoting = found is None or is_echo(sent, text) or is_repeated(texts, unnamed)
         if is_quoting and inside:
             return None
-        param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
+        param = None if is_failure or (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         shown = f"{code}: {param}" if is_quoting else text
-        quotes, read = (None, "") if is_quoting else (Quotes(text, sent, values), plain(text)[:MOST_CHARS])
+        is_unread = is_quoting or is_failure
+        quotes, read = (None, "") if is_unread else (Quotes(text, sent, values), plain(text)[:MOST_CHARS])
         sentences = tuple(one for one in re.split(_SENTENCE, read) if one.strip())[:MOST_SENTENCES]
-        return cls(members, shown, code, param, sent, sentences, quotes=quotes).with_points(changed)
+        one = cls(members, shown, code, param, sent, sentences, faults=faults, is_failure=is_failure, quotes=quotes)
+        return one.with_points(changed)
 
     def with_points(self, changed: Iterable[str]) -> Self:
         """Return the refusal with what its `param` and its sentences point at, `changed` as in `of`."""
@@ -377,7 +403,8 @@ class Refusal:
 
     def numbers(self) -> list[int]:
         """Return the whole numbers in its text."""
-        return [int(number) for number in re.findall(_NUMBER, re.sub(_COMMA, "", "\n".join(self.sentences)))]
+        text = re.sub(_RANGE, r"\1 \2", re.sub(_COMMA, "", "\n".join(self.sentences)))
+        return [int(number) for number in re.findall(_NUMBER, text)]
 
     def values_behind(self, point: Point) -> list[str]:
         """Return the JSON of the values that its text names behind a member, without names of members."""

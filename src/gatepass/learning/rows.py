@@ -46,9 +46,10 @@ from gatepass.learning.meaning import (
 from gatepass.learning.pointing import Point, Refusal, no_room
 from gatepass.learning.quotes import MOST_VALUES
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS, betas_of
-from gatepass.normalize.members import JsonMemberPath, value_of
+from gatepass.normalize.members import JsonMemberPath, bounds_output, plain_name, value_of
+from gatepass.normalize.messages import tool_ids
 from gatepass.normalize.rules import effective
-from gatepass.types import Call
+from gatepass.types import TOO_LONG_TEXT, Call
 
 Step = tuple[LearnedRule, ...]
 """Rules that are applied together."""
@@ -124,6 +125,20 @@ _FORMS = r"(?i)\b(?:string|array|object|variant)s?\b|字符串|数组"
 _IDS = r"(?i)(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])"
 
 
+def history(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
+    """Calls in the history, which the client sends in each turn: arguments that are no JSON, ids of another form."""
+    if "arguments" in refusal.faults or refusal.is_at("arguments"):
+        yield (LearnedRule("arguments", "empty"),)
+    form = _NINE_CHARS if re.search(_NINE, refusal.text) else _USUAL_ID
+    if "tool_ids" in refusal.faults and not all(re.fullmatch(form, id_) for _, _, id_ in tool_ids(sent.draft)):
+        yield (LearnedRule("tool_ids", "short"),)
+
+
+_NINE = r"(?i)(?<![\d-])9(?!\d)|\bnine\b|九"
+_NINE_CHARS, _USUAL_ID = "[A-Za-z0-9]{9}", "[A-Za-z0-9_-]{1,40}"
+"""The ids that Mistral's templates accept, and those that all others do."""
+
+
 def streams(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """The opposite of the `stream` that was sent, beside another member if the error names one with it."""
     named = refusal.named()
@@ -181,9 +196,20 @@ def limits(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     found = [path for path in LIMITS if path in refusal.sent.values]
     strong = refusal.named()
     named = [path for path in found if path in (strong or refusal.named(weak=True))]
-    if not named and "token" not in refusal.nouns and strong.keys().isdisjoint(LIMITS):
+    text = "\n".join(refusal.sentences)
+    is_named = bool(named) or not strong.keys().isdisjoint(LIMITS)
+    if not strong:  # it may have another server's name; but `maxLength` is a keyword of schemas
+        words = (one for one in re.findall(r"\w+", text) if "len" not in one.lower() and bounds_output(plain_name(one)))
+        is_named = is_named or any(map(refusal.has_word, words))
+    if not is_named and "token" not in refusal.nouns:
         return
-    room, numbers = no_room("\n".join(refusal.sentences)), refusal.numbers()
+    room, numbers = no_room(text), refusal.numbers()
+    lowest = min((int(one) for path in found for one in sent.values(path) if re.fullmatch(_COUNT, one)), default=0)
+    least = min((one for one in numbers if 0 < lowest < one <= MOST_RAISED), default=0)
+    is_of_answer = strong.keys() <= {*LIMITS} and (is_named or re.search(_ANSWER, text) is not None)
+    if least and is_of_answer and re.search(_LEAST, text) and not re.search(_OF_PROMPT, text):
+        for one in (least, least + 1):  # an error may mean "more than"
+            yield tuple(LearnedRule("clamp", name, f">={one}") for name in LIMITS)
     for path in named or found:
         values = sent.values(path)
         if has_other_kind(path, values):
@@ -203,6 +229,17 @@ def limits(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
 
 LEAST_TOKENS = 16
 """A smaller number is not a limit of tokens. It may be a part of a model's name."""
+MOST_RAISED = 1024
+"""The largest bound from below to which a limit of the answer is raised."""
+_COUNT = "[1-9][0-9]{0,8}"
+_LEAST = (
+    r"(?i)at least|minim|(?:less|lower|smaller|fewer|greater|larger|higher|more) (?:than|or)|below|[≥>]"
+    r"|too (?:small|low|few)|range|\[ ?\d+ ?[,，]|\d ?(?:or (?:more|above)|及?以上|(?:[-–~～到至和]|to|and) ?\d)"
+    r"|至少|最[小少低]|[小少低大高多]于|不足|过[小低少短]|太[小低少短]|下限|范围|之间"
+)
+"""Words and signs of a bound from below, or a range."""
+_ANSWER = r"(?i)output|answer|completion|response|generat|输出|回答|回复|生成"
+_OF_PROMPT = rf"(?i)context|prompt|input (?!should|value)|上下文|提示|输入|{TOO_LONG_TEXT}"
 _ROOM = r"(?i)prompt|input|context|remaining|提示|输入|上下文|剩余"
 """A bound in such a text depends on the length of this prompt."""
 
@@ -407,6 +444,7 @@ KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
 
 ROWS: tuple[Row, ...] = (
     absent,
+    history,
     shape,
     streams,
     inputs,
@@ -441,7 +479,7 @@ def steps(refusal: Refusal, call: Call) -> list[Step]:
     found = list[Step]()
     try:
         sent = _Sent(call, Draft(call))
-        for row in ROWS:
+        for row in (history,) if refusal.is_failure else ROWS:
             found += filter(None, (that_change(step, call) for step in row(refusal, sent)))
     except CallerError:
         return []  # the body has more values than gatepass opens (`json_body`)

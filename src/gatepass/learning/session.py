@@ -24,14 +24,16 @@ from itertools import chain
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.dialects.hints import is_about_model
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.memory import Memory
 from gatepass.learning.pointing import Refusal, is_named, is_too_long
-from gatepass.learning.rows import Step, concerns, that_change
+from gatepass.learning.rows import Step, concerns, steps, that_change
 from gatepass.normalize.betas import BETA_FIELD
+from gatepass.normalize.members import BOUND_NAMES
 from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
 from gatepass.observability.observer import RuleChange
 from gatepass.types import SERVER_ERROR, Call, UpstreamErrorBody
@@ -86,6 +88,11 @@ class LearningSession(msgspec.Struct, eq=False):
     _read: dict[errors.UpstreamError, Refusal | None] = {}
 
     @property
+    def least_tokens(self) -> int:
+        """What a rule raised the limit of the answer to in the last body, 0 for nothing."""
+        return max([rule.least for rule in self._used], default=0)
+
+    @property
     def tried(self) -> tuple[str, ...]:
         """The changes that this request tried: the value of `x-gatepass-tried`."""
         return tuple(dict.fromkeys(rule.entry for rule in self._tried))
@@ -115,6 +122,11 @@ class LearningSession(msgspec.Struct, eq=False):
             values = [value.decode("latin-1") for name, value in headers if name != BETA_FIELD.encode()]
             changed = [path for rule in self._trying or self._used for path in rule.paths]
             refusal = Refusal.of(self.members, error.http_status, error.error_body, sent, values, changed)
+            if refusal is not None and refusal.is_failure and self.sent is not None:
+                if self._trying or steps(refusal, self.sent):
+                    error.should_retry = False  # each repeat has the fault too
+                else:
+                    refusal = None
         self._read[error] = refusal
         return refusal
 
@@ -208,12 +220,15 @@ class LearningSession(msgspec.Struct, eq=False):
         self._keep()
         if self._kept:
             memory.keep_helped(scope, {}, now_s)
+        names = () if self.sent is None else BOUND_NAMES.get(self.sent.operation.protocol, ())
         for rule in self._used:
             needed, text = self._kept.get(rule.key, (None, ""))
-            new = memory.commit(scope, rule, text, now_s) if needed and self._may_store(rule, now_s) else None
-            if new is not None:
-                self._record("learned", new, text)
-            memory.used(scope, new or rule)
+            alike = [replace(rule, field=name) for name in names if rule.action == "clamp"]
+            made = dict.fromkeys((rule, *alike)) if needed and self._may_store(rule, now_s) else ()
+            new = [found for one in made if (found := memory.commit(scope, one, text, now_s)) is not None]
+            for one in new:
+                self._record("learned", one, text)
+            memory.used(scope, new[0] if new else rule)
         limited = memory.of_values(scope, now_s)
         unknown = {one.field: one for one in limited if one.loss and not memory.was_accepted(scope, one, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
@@ -256,7 +271,7 @@ class LearningSession(msgspec.Struct, eq=False):
 
 Relation = Literal["same", "about", "other"]
 """What the last error says: the same as the first one, something about the change, or something else."""
-_FORMS = frozenset(("stream", "role", "roles", "content", "tool_ids", "split", "rerank"))
+_FORMS = frozenset(("stream", "role", "roles", "content", "arguments", "tool_ids", "split", "rerank"))
 """The actions of rules that send the same in another form, which a server may be unable to handle."""
 _UNREADABLE = (errors.UpstreamInvalid, errors.UpstreamEmpty)
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
 
 from gatepass.draft import Draft, ListDraft, ObjectDraft, fixed_change
+from gatepass.json_body import RAW
 from gatepass.normalize.betas import BETA_FIELD
+from gatepass.normalize.members import JsonMemberPath
 
 
 @fixed_change("content=text")
@@ -326,18 +328,37 @@ def shorten_tool_ids(draft: Draft) -> bool:
 
     An id above SMALL_BYTES remains: no upstream created it.
     """
-    changed, items = 0, draft.top.array("input")
-    for item in [] if items is None else items.objects():
-        if (id_ := item.string("call_id")) is not None:
-            changed += item.set("call_id", f'"{short_id(id_)}"'.encode())
+    # no character of it needs an escape
+    return sum(owner.set(name, f'"{short_id(id_)}"'.encode()) for owner, name, id_ in [*tool_ids(draft)]) > 0
+
+
+def tool_ids(draft: Draft) -> Iterator[tuple[ObjectDraft, str, str]]:
+    """Yield each id of a tool call in messages and in the input of a response, with its owner and its name there."""
+    items = draft.top.array("input")
+    owners = [] if items is None else [(item, "call_id") for item in items.objects()]
     for message in draft.messages:
         calls, parts = message.array("tool_calls"), message.array("content")
-        owners = [(call, "id") for call in calls.objects()] if calls is not None else []
+        owners += [(call, "id") for call in calls.objects()] if calls is not None else []
         for part in [] if parts is None else parts.objects():
             owners += [(part, _ID_OF[kind])] if (kind := part.string("type")) in _ID_OF else []
-        for owner, name in (*owners, (message, "tool_call_id")):
-            if (id_ := owner.string(name)) is not None:
-                changed += owner.set(name, f'"{short_id(id_)}"'.encode())  # no character of it needs an escape
+        owners.append((message, "tool_call_id"))
+    yield from ((owner, name, id_) for owner, name in owners if (id_ := owner.string(name)) is not None)
+
+
+@fixed_change("arguments=empty")
+def empty_broken_arguments(draft: Draft) -> bool:
+    """Replace the arguments of calls that are no JSON by `{}`. Entry `arguments=empty`.
+
+    A call that was cut stays in the client's history, and servers that parse it refuse each further turn.
+    """
+    places = ("messages[].tool_calls[].function.x", "messages[].function_call.x", "input[].x")
+    owners = [owner for place in places for owner in JsonMemberPath.parse(place).owners(draft)]
+    changed = 0
+    for owner in (one for one in owners if one.kind("arguments") == '"'):
+        try:
+            RAW.decode(msgspec.json.decode(owner.text("arguments") or b"", type=str))
+        except (msgspec.DecodeError, RecursionError):
+            changed += owner.set("arguments", b'"{}"')
     return changed > 0
 
 

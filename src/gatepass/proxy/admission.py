@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.auth.caller import Caller, callers_of_rows
 from gatepass.clock import Clock
@@ -325,6 +326,19 @@ class Admitted(msgspec.Struct, eq=False):
         """As `take_target`, for a repeat of an attempt. A repeat does not wait for room."""
         result = self.counts.take(self.of_upstream.get(upstream, ()), self._amounts(), now_s, is_forced=True)
         self.at_target = [result] if isinstance(result, Taken) else []
+
+    def raise_output(self, tokens: int, now_s: float) -> None:
+        """Reserve an answer of up to `tokens`, because a learned rule raised its limit. It is sent in any case."""
+        more = (tokens - self.size.output_tokens) * self.size.answers * self.generates
+        if more <= 0 or not self.counts_tokens:
+            return
+        self.size, self.tokens = replace(self.size, output_tokens=tokens), self.tokens + more
+        for counts, taken in (*self.taken, *((self.counts, one) for one in self.at_target)):
+            limits = [limit for limit, _, _ in taken.found]
+            counts.settle(taken, NOTHING, now_s)
+            again = counts.take(limits, self._amounts(), now_s, is_forced=True)
+            if isinstance(again, Taken):
+                taken.found, taken.places = again.found, again.places
 
     def leave_target(
         self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool, requests: int = 1

@@ -34,6 +34,7 @@ from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.response_translation import COMPACTION
 from gatepass.proxy import upstream_call
+from gatepass.proxy.admission import Admitted
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, normalize_large
@@ -103,7 +104,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             begin_target(attempt, base)
     # Learned rules, which an earlier attempt may have extended, then the rules of the dialect and the last ones.
     # Nearly every request has no session and needs no coroutine.
-    normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
+    normalized = base if attempt.session is None else await plan(attempt, attempt.session, base, context.admitted)
     last = state.declared.last_rules(normalized.operation.configured_as, call.model)
     if rules := (*upstream.dialect.rules, *last):
         normalized = await normalize_large(normalized, target, rules, threads)
@@ -544,16 +545,22 @@ def _open_session(attempt: Attempt, base: Call) -> LearningSession:
     if attempt.session is None:
         learned, scope, mode = attempt.upstream.state.learned, _scope(attempt, base), attempt.upstream.settings.learn
         entry = attempt.state.declared.model(base.operation.name, base.model)
-        may_stream = entry is None or entry.stream == "auto"
-        policy = LearningPolicy(may_stream, PROTOCOLS[attempt.call.operation.protocol].fits_answers)
+        may_stream, rules = entry is None or entry.stream == "auto", None if entry is None else entry.rules
+        fits_answers = PROTOCOLS[attempt.call.operation.protocol].fits_answers
+        policy = LearningPolicy(may_stream, fits_answers, None if rules is None else rules.max_output_tokens)
         attempt.session = LearningSession(learned, scope, base.operation.members, mode, policy, base)
     return attempt.session
 
 
-async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
-    """Return the request with the learned rules applied, the same object if none concerns it."""
+async def plan(attempt: Attempt, session: LearningSession, base: Call, admitted: Admitted | None = None) -> Call:
+    """Return the request with the learned rules applied, the same object if none concerns it.
+
+    What `admitted` reserves follows a limit of the answer that a rule raised.
+    """
     planned = await attempt.state.body_threads.run(base.caller, base.body, partial(session.revise, base))
     attempt.learned = planned.adapted[len(base.adapted) :]
+    if admitted is not None and session.least_tokens:
+        admitted.raise_output(session.least_tokens, attempt.state.clock.now())
     return planned
 
 

@@ -196,7 +196,7 @@ def test_a_policy_repeats_what_its_groups_name():
 
 @pytest.mark.parametrize(
     ("status", "teaches"),
-    [(400, True), (413, True), (422, True), (404, False), (429, False), (500, True), (502, False)],
+    [(400, True), (413, True), (422, True), (404, True), (429, False), (500, True), (502, False)],
 )
 def test_a_rule_is_learned_from_a_status_that_rejects_the_form(status, teaches):
     verdict = decide(Outcome.ERROR_REPLY, status, None, Tried(sent=True, learns=True), Allowed(), 1.0)
