@@ -140,6 +140,12 @@ class GatepassError(Exception):
         """Whether a retry can succeed, if the upstream's `x-should-retry` or the cause says so; else None."""
         self.trace_id = ""
         """The trace of the request that received it, "" without `tracing`."""
+        self.detail = ""
+        """What only an operator reads of the upstream's text: its page or stack trace. Nothing is decided by it."""
+
+    @property
+    def whole_cause(self) -> str:
+        return f"{sentence(self.cause)} {self.detail}" if self.detail else self.cause
 
     @property
     def message(self) -> str:
@@ -403,6 +409,8 @@ class UpstreamErrorReply(UpstreamError):
         self.http_status = status
         self.kind, self.upstream_code = kind, upstream_code
         """The upstream's `type` and `code`."""
+        if error_body is not None and error_body.trace:
+            self.detail = f"It sent:\n{error_body.trace}"
         self.original = b""
         """The upstream's body, if the client receives it unchanged (`ClientProtocol.own_error`)."""
 

@@ -229,6 +229,7 @@ class UpstreamErrorBody:
     - `raw`: its error object, if it has other members.
     - `own`: `message` is gatepass's, because the reply has no text (`body`), is empty or a web page (`page`).
     - `inside`: the text that contained the error as JSON. A relay in between wrote it, or it quotes the client.
+    - `trace`: the whole text of a stack trace, of which `message` has only the reason.
     """
 
     message: str = field(repr=False)
@@ -240,6 +241,7 @@ class UpstreamErrorBody:
     inside: str = field(default="", compare=False, repr=False)
     own: Literal["", "page", "body"] = field(default="", compare=False, repr=False)
     written_status: int | None = field(default=None, compare=False)
+    trace: str = field(default="", compare=False, repr=False)
 
 
 OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500

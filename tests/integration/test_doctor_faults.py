@@ -18,11 +18,11 @@ import trustme
 from gatepass.cli.doctor import line_of
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose
-from gatepass.clock import Clock
+from gatepass.clock import Clock, SystemClock
 from gatepass.config.model import Config
 from gatepass.documents import Step, StepOutcome
-from tests.integration.answers import delta
-from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, head, reply
+from tests.integration.answers import DONE, delta
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
 from tests.integration.test_connections import full_server, refusing_server
 from tests.integration.test_doctor import Hurried
 
@@ -94,6 +94,17 @@ async def full_backlog(stage: Stage) -> dict[str, Any]:
 async def proxy_password(stage: Stage) -> dict[str, Any]:
     answer: Dialogue = [Send(head(407, content_length="0")), Fin()]
     return upstream("https://llm.example", network={"proxy": await stage.server(answer)})
+
+
+async def tunnel_password(stage: Stage) -> dict[str, Any]:
+    """tinyproxy refuses a wrong password with a 401."""
+    answer: Dialogue = [Send(head(401, content_length="0")), Fin()]
+    return upstream("https://llm.example", network={"proxy": await stage.server(answer)})
+
+
+async def issuers_tunnel(stage: Stage) -> dict[str, Any]:
+    answer: Dialogue = [Send(head(401, content_length="0")), Fin()]
+    return await issuer(stage, "https://id.example", network={"proxy": await stage.server(answer)})
 
 
 async def https_to_http(stage: Stage) -> dict[str, Any]:
@@ -170,6 +181,44 @@ FAULTS = {
     ),
     "the proxy requires a password": at(
         "upstream:chat models", proxy_password, "407", "Check `upstreams.chat.network.proxy_auth`."
+    ),
+    "the proxy refuses a password with 401": at(
+        "upstream:chat models", tunnel_password, "401", "Check `upstreams.chat.network.proxy_auth`."
+    ),
+    "an issuer's proxy refuses a password with 401": at(
+        "credential:c token", issuers_tunnel, "401", "Check `credentials.c.network.proxy_auth`."
+    ),
+    "a page without a title": at(
+        "upstream:chat models",
+        answers([Send(reply(b"<h1>503 Service Unavailable</h1>\nNo server is up.", 503, content_type="text/html"))]),
+        "with an HTML page. It says: No server is up.",
+    ),
+    "a page whose title gives a reason": at(
+        "upstream:chat models",
+        answers([Send(reply(b"<title>Blocked</title><p>Host 10.1.2.3<p>for alice", 403, content_type="text/html"))]),
+        'titled "Blocked". The page says: Host 10.1.2.3. for alice.',
+    ),
+    "an issuer's page": at(
+        "credential:c token",
+        token_answer([Send(reply(b"<title>Portal</title><p>Closed on Sunday", 403, content_type="text/html"))]),
+        "answered 403: an HTML page, Portal. The page says: Closed on Sunday.",
+    ),
+    "an issuer's page in place of a token": at(
+        "credential:c token",
+        token_answer(
+            [Send(reply(b"<h1>Error</h1><p>The code is QWERTYUIOPASDFGHJKLZXCVBNM12", content_type="text/html"))]
+        ),
+        "with an HTML page instead of a token. It says: The code is ***.",
+    ),
+    "a stack trace": at(
+        "upstream:chat models",
+        answers([Send(reply({"error": {"message": "boom\n    at f (/srv/a.js:1:2)"}}, 500))]),
+        "HTTP 500: boom. It sent: boom at f (/srv/a.js:1:2)",
+    ),
+    "headers that are too large": at(
+        "upstream:chat models",
+        answers([Send(reply(b"<title>400 Request Header Or Cookie Too Large</title>", 400, content_type="text/html"))]),
+        *("400 Request Header Or Cookie Too Large", "`upstreams.chat.headers`"),
     ),
     "https to a plain port": at("upstream:chat models", https_to_http, "does not use TLS on this port", "http://"),
     "an expired certificate": at(
@@ -266,3 +315,34 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert "next try" not in line, "this command ends now"
     assert "{" not in found.why_zh + found.advice_zh
     assert bool(found.advice) <= bool(found.advice_zh)
+
+
+class Jumping(SystemClock):
+    """So far ahead as the upstream says that it took."""
+
+    ahead_s = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead_s
+
+
+@pytest.mark.parametrize(
+    ("count", "late_s", "is_buffered"), [(12, 3.0, True), (10, 2.0, True), (8, 3.0, False), (12, 1.0, False)]
+)
+async def test_events_that_come_at_once_and_late_are_reported(
+    count: int, late_s: float, is_buffered: bool, stage: Stage
+):
+    clock = Jumping()
+    events = [delta(content="p") for _ in range(count - 1)] + [delta("stop")]
+
+    def answer(asked: Received) -> Dialogue:
+        if asked.method == "GET":
+            return LIST
+        clock.ahead_s += late_s
+        return [Send(head(200, content_type="text/event-stream") + b"".join(events) + DONE), Fin()]
+
+    call = ProbeCall("chat", "gpt-4o", stream=True)
+    *_, found = await steps_of(upstream(await stage.server(answer=answer)), call, clock)
+    assert found.outcome is StepOutcome.WORKS
+    assert (f"{count} events, complete; {count} of them came all at once" in found.why) is is_buffered
+    assert ("may buffer" in found.advice) is ("缓冲" in found.advice_zh) is is_buffered

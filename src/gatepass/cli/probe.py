@@ -140,6 +140,7 @@ def token_step(error: TokenUnavailable, settings: Credential, failure: FetchFail
         return failed_step(error, "token")
     advice = failure_advice(failure, error.credential, settings)
     told = TokenUnavailable(prefix + failure.why, credential=error.credential, case=advice.case, names=advice.names)
+    told.detail = failure.detail
     step = structs.replace(failed_step(told, "token"), error=failure.case or error.code)
     return step if advice else structs.replace(step, advice="", advice_zh="")
 
@@ -221,7 +222,7 @@ def failed_step(
     names = {**names_of(error.hop, operation, model, credential), **error.names, "names_listed": ""}
     texts = advice_of(error.stable_code, error.hop, error.case, error.setting, names)
     advice = error.advice if isinstance(error, CallerError) else texts["action"]
-    said, zh = (prefix + error.cause, advice), (texts["sentence_zh"], texts["action_zh"])
+    said, zh = (prefix + " ".join(error.whole_cause.split()), advice), (texts["sentence_zh"], texts["action_zh"])
     return Step(error.hop, what, StepOutcome.FAILS, *said, *zh, error=error.stable_code, model=model)
 
 
@@ -312,7 +313,10 @@ async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
     step = partial(step, call=asked.operation, model=model, model_zh=model_zh, more=more, more_zh=more_zh)
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
-        return step("streamed", s=f"{first_s:.2f}", events=await _read_stream(attempt, answer))
+        events, at_once = await _read_stream(attempt, answer)
+        is_late = at_once >= BUFFERED_EVENTS and first_s >= BUFFERED_S
+        entry = "streamed_at_once" if is_late else "streamed"
+        return step(entry, s=f"{first_s:.2f}", events=events, at_once=at_once, docs=BUFFERING, docs_zh=BUFFERING_ZH)
     if isinstance(answer, SynthesizedStream):
         return step("stream_made")
     if not isinstance(answer, BufferedReply):
@@ -320,9 +324,18 @@ async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
     return step("called", status=answer.status, call_zh=asked.operation)
 
 
-async def _read_stream(attempt: Attempt, reply: StreamingReply) -> int:
-    """Read a stream to its end and return the number of its events; raise the error that ended it."""
-    events = reply.events
+BUFFERING = documentation("docs/operations/run.md#a-proxy-that-buffers", " See {}")
+BUFFERING_ZH = documentation("docs/zh/run.md#缓冲流的代理", "见 {}")
+BUFFERED_EVENTS, BUFFERED_S = 10, 2.0
+"""A first read with so many events, so long after the request: what wrote them held them back."""
+
+
+async def _read_stream(attempt: Attempt, reply: StreamingReply) -> tuple[int, int]:
+    """Read a stream to its end and return the number of its events, and of those in the first read of events.
+
+    Raises the error that ended it.
+    """
+    events, at_once = reply.events, None
 
     def write(piece: bytes) -> bool:
         events.feed(piece)
@@ -334,6 +347,7 @@ async def _read_stream(attempt: Attempt, reply: StreamingReply) -> int:
             if events.waiting:
                 write(b"")
                 continue
+            at_once = events.events if at_once is None else at_once
             at_end = await reply.response.stream_to(write)
             if at_end:
                 events.finish()
@@ -347,7 +361,7 @@ async def _read_stream(attempt: Attempt, reply: StreamingReply) -> int:
     close_attempt(attempt, events.failure)
     if events.failure is not None:
         raise events.failure
-    return events.events
+    return events.events, events.events if at_once is None else at_once
 
 
 async def check_store(state: AppState, settings: StoreSettings) -> Step:

@@ -233,7 +233,8 @@ def error_lines(story: Story) -> Iterator[str]:
     action, command = error.action, error.test
     if is_chinese():
         yield f"  {error.sentence_zh}"
-    yield from wrapped(error.cause or t("No message."))
+    for line in (error.cause or t("No message.")).splitlines():
+        yield from wrapped(line)
     if (retry_after_s := error.retry_after_s) is not None:
         yield "  " + t("It asks the client to wait {s}.", s=f"{math.ceil(retry_after_s)} s")
     if action:

@@ -75,6 +75,15 @@ HINTS = (
         (400, 422),
     ),
     Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
+    Hint(
+        # nginx, Tomcat; Apache; Gunicorn; Node and Go; aiohttp
+        r"\bheaders?\b.{0,40}\btoo (?:large|long|big)\b|\bsize of (?:a|the) request headers?\b.{0,40}\b(?:exceed|too)"
+        r"|\blimit request headers\b|\bheaders? (?:size|length)\b.{0,40}\b(?:limit|exceed|maximum)"
+        r"|\bwhen reading header|请求头.{0,10}(?:过大|过长|太大|太长)",
+        "header_too_large",
+        (400, 413, 431, 494),
+    ),
+    Hint("", "header_too_large", (431, 494)),
     Hint(r"conversation is not from user|must end with a user message|assistant message prefill", "last_message"),
     Hint(r"missing subscription key", "subscription_key"),
     Hint(r"API deployment for this resource does not exist|DeploymentNotFound", "azure_deployment", (404,)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from html import unescape
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -27,12 +26,21 @@ from gatepass.json_body import decoded
 from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import names_of
 from gatepass.replies import content
-from gatepass.replies.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body, text_of
+from gatepass.replies.error_body import (
+    DETAIL_CHARS,
+    MESSAGE_CHARS,
+    Mask,
+    before_trace,
+    clean,
+    error_kind,
+    is_http_error,
+    read_error_body,
+    text_of,
+)
 from gatepass.replies.retry_after import retry_after_s
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header, settings_of
 
 EXCERPT_CHARS = 500
-TITLE_CHARS = 100
 
 
 class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
@@ -61,6 +69,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """The setting that chose the upstream for this model, "" if an operation's or `*` did."""
     missing: str = "no_version"
     """The case of an error that means that the upstream lacks the path of the request."""
+    largest: tuple[str, int] = ("", 0)
+    """The setting of the header of the request that may be too large, and its size in bytes."""
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -80,10 +90,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
         return f"{self.sender} answered {self.status} {phrase}".rstrip()
 
     @property
-    def title(self) -> str:
-        title = content.title_of(decoded(self.body[: content.WHOLE_BYTES])) or ""
-        # masked first, because `unescape` makes a similar character of `&hyphen;`
-        return clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)
+    def page(self) -> content.Page:
+        return content.read_page(self.headers, self.body, self.mask)
 
     @property
     def support_id(self) -> str:
@@ -91,10 +99,9 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
         start = self.body if len(self.body) <= size else whole_words(self.body[:size])
         return content.support_id(self.mask(decoded(start))) or ""
 
-    @property
-    def page(self) -> str:
+    def named(self, page: content.Page) -> str:
         """A description of an HTML page by its title and its id, without its content."""
-        titled, support_id = f' titled "{self.title}"' if self.title else "", self.support_id
+        titled, support_id = f' titled "{page.title}"' if page.title else "", self.support_id
         return f"an HTML page{titled}{f' (id {support_id})' if support_id else ''}"
 
 
@@ -167,12 +174,12 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
     if content.is_blank(reply.body):
         text = f"{reply.answered} with an empty body."
         return _rejection(reply, UpstreamErrorBody(text, own="page"), "no_reason")
-    if (page := login_page(reply)) is not None:
-        return page
+    if (login := login_page(reply)) is not None:
+        return login
     if content.is_html(reply.headers, reply.body):
-        text = f"{reply.answered} with {reply.page}."
+        text = f"{reply.answered} with {reply.named(page := reply.page)}."
         case = "" if reply.status < 500 else "page_504" if reply.status == 504 else "page_5xx"
-        return _rejection(reply, UpstreamErrorBody(text, code=errors.UpstreamHtml.code, own="page"), case)
+        return _rejection(reply, UpstreamErrorBody(text, code=errors.UpstreamHtml.code, own="page"), case, page)
     error_body, case = read_error_body(_document(reply.body), refused=True, mask=reply.mask), ""
     if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
@@ -181,7 +188,9 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
         if not re.search(r"\w", excerpt):  # such as {}
             excerpt = f"{reply.answered} with a body without {f'a reason: {excerpt}' if excerpt else 'text.'}"
             case = "no_reason"
-        error_body = UpstreamErrorBody(excerpt, own="body" if case else "")
+        reason = before_trace(excerpt)
+        trace = clean(decoded(reply.body), reply.mask, DETAIL_CHARS) if reason != excerpt else ""
+        error_body = UpstreamErrorBody(reason, own="body" if case else "", trace=trace)
     return _rejection(reply, error_body, case)
 
 
@@ -198,19 +207,22 @@ def _document(body: bytes) -> Any:
         return None
 
 
-def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = "") -> errors.UpstreamErrorReply:
-    """Return the error of a reply. `case` is that of a reply without a text."""
+def _rejection(
+    reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = "", page: content.Page | None = None
+) -> errors.UpstreamErrorReply:
+    """Return the error of a reply. `case` is that of a reply without a text, and its `page` decides nothing."""
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     is_ragflows = status == 403 and error_body.code == "109"
     advice, hinted, setting, cause = reply.rejected if is_ragflows else with_hint(error_body, status, reply)
-    message = f"{sentence(error_body.message)} {cause}" if cause else error_body.message
+    message = page.added_to(error_body.message) if page else error_body.message
+    message = f"{sentence(message)} {cause}" if cause else message
     case = case if case.startswith("page") else hinted or case
     kind = error_body.kind or error_kind(status)
     if status == 401 or is_ragflows:
         refused = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
         lacking = f"{reply.sender} requires a credential that gatepass does not send: {message}"
         message = lacking if reply.key is None else refused
-    return (errors.UpstreamAuth if status == 401 else errors.UpstreamErrorReply)(
+    error = (errors.UpstreamAuth if status == 401 else errors.UpstreamErrorReply)(
         message,
         upstream=reply.upstream,
         status=status,
@@ -224,6 +236,8 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = 
         setting=setting,
         advice=advice,
     )
+    error.detail = page.detail if page else error.detail
+    return error
 
 
 def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> Remedy:
@@ -232,7 +246,8 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
     # a reply without a text means that there is nothing at its path
     is_page, found = error_body.own == "page" and not reply.support_id, ""
-    lacks_page = is_page and (not reply.title or re.search(NO_SUCH_PAGE, reply.title) is not None)
+    title = reply.page.title if is_page else ""
+    lacks_page = is_page and (not title or re.search(NO_SUCH_PAGE, title) is not None)
     for hint in reply.hints:
         if hint.operation not in ("", reply.operation) or (hint.statuses and status not in hint.statuses):
             continue
@@ -243,6 +258,11 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
             break
     if found == NO_PATH:
         return Remedy("", reply.missing, reply.route, _text(reply.missing, "sentence", reply, reply.route))
+    if found == "header_too_large":
+        setting, size_bytes = reply.largest
+        size = f"{size_bytes / 1024:.0f} KiB" if size_bytes >= 1024 else "less than 1 KiB"
+        case = found if setting.startswith("credentials.") else "headers_too_large"
+        return Remedy(_text(case, "action", reply, setting), case, setting, f"gatepass sends {size} for `{setting}`.")
     if found == REJECTION and reply.key != "":
         advice = reply.rejected.advice
         if reply.key is not None:
@@ -278,10 +298,13 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
         return None
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
-    message = f"{reply.answered} with {reply.page} instead of JSON, probably a login page or a portal."
+    page = reply.page
+    message = f"{reply.answered} with {reply.named(page)} instead of JSON, probably a login page or a portal."
     advice = str(Advice(errors.UpstreamHtml.code, reply.names))
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
-    return errors.UpstreamHtml(message, upstream=reply.upstream, status=status, advice=advice)
+    error = errors.UpstreamHtml(page.added_to(message), upstream=reply.upstream, status=status, advice=advice)
+    error.detail = page.detail
+    return error
 
 
 class ReplyForm(Protocol):

@@ -150,7 +150,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         own = "" if proxy.startswith("network.") else "own_"
         if WITHOUT_BASIC in fault.detail:
             entry = "proxy_without_basic"
-        elif status == "407":
+        elif status in ("401", "407"):  # tinyproxy refuses a wrong password with a 401
             entry = "proxy_login"
         elif status == "403":
             entry = f"{own}proxy_refuses"

@@ -186,6 +186,8 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Its other names for placeholders."""
     advice_chars: int = 0
     """The length of the advice at the end of `access.reason`."""
+    detail: str = ""
+    """What only the operator reads of it (`GatepassError.detail`)."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -197,7 +197,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
         code=mask(access.code),
         hop=access.hop,
         message=mask(reason := access.reason or ""),
-        cause=mask(reason[: len(reason) - request.advice_chars].rstrip()),
+        cause=mask(f"{reason[: len(reason) - request.advice_chars].rstrip()} {request.detail}".rstrip()),
         retry_after_s=_rounded(request.retry_after_s),
         kind=kind,
         case=request.case,

@@ -387,7 +387,10 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             *(
                 ()
                 if error is None
-                else (error.retry_after_s, error.case, error.setting, error.stable_code, error.names, len(error.advice))
+                else (
+                    *(error.retry_after_s, error.case, error.setting, error.stable_code, error.names),
+                    *(len(error.advice), error.detail),
+                )
             ),
         )
         state.observers.tell(state.observers.request_ended, ended, error)

@@ -37,7 +37,7 @@ from gatepass.protocols.translation.chat_request import SHOWN_CHARS
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Place, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.failover import Failover
-from gatepass.replies.error_body import MESSAGE_CHARS, Mask, error_kind
+from gatepass.replies.error_body import MESSAGE_CHARS, TRACE_CHARS, Mask, before_trace, error_kind
 from gatepass.sse.usage import usage_of
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import (
@@ -199,7 +199,7 @@ def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) ->
         param=error.param,
         retry_after_s=error.retry_after_s,
     )
-    rejection.relayed, rejection.should_retry = error.relayed, error.should_retry
+    rejection.relayed, rejection.should_retry, rejection.detail = error.relayed, error.should_retry, error.detail
     return rejection
 
 
@@ -291,9 +291,11 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
 def keep_original(error: UpstreamErrorReply, body: bytes, protocol: ClientProtocol, mask: Mask) -> None:
     """Set `original` if the client receives the bytes of `error`, and add what clients search for in its message.
 
-    `body` is the JSON text of the error. A 401 is about the credential of gatepass, not about that of the client.
+    `body` is the JSON text of the error. A 401 is about the credential of gatepass, not about that of the client. A
+    stack trace names the upstream's files.
     """
-    if error.http_status != UNAUTHORIZED:
+    text = body[:TRACE_CHARS].decode("utf-8", "replace").replace("\\n", "\n")
+    if error.http_status != UNAUTHORIZED and not error.detail and before_trace(text) == text:
         error.original = protocol.own_error(body, mask)
     mark_overflow(error, protocol)
 
@@ -334,6 +336,12 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
             is_chosen = block is not None and block.upstream == upstream.name
             named = "no_path_of_operation" if is_chosen else "no_path"
             missing = "no_version" if not has_version else "no_path_of_model" if route else named
+    largest = (
+        f"{settings_of(upstream.name)}.headers",
+        sum(len(value.reveal()) for value in upstream.settings.headers.values()),
+    )
+    if attempt.token is not None:
+        largest = f"credentials.{upstream.settings.credential}", len(attempt.token.text)
     return ReceivedReply(
         upstream.name,
         response.status,
@@ -350,6 +358,7 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         operation=operation.name,
         route=route,
         missing=missing,
+        largest=largest,
     )
 
 

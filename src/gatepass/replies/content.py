@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from html import unescape
-from typing import Any
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
 import msgspec
 
+from gatepass.errors import sentence
 from gatepass.json_body import BOM, OBJECT, decoded, json_value, lenient_value
 from gatepass.replies import error_body
-from gatepass.types import Headers
+from gatepass.types import Headers, header
 
 BLANKS = b" \t\r\n"
 WHOLE_BYTES = 256 * 1024
@@ -29,6 +31,9 @@ LENIENT_BYTES = 1024 * 1024
 MEMBER_BYTES = 64 * 1024
 SEARCHED_PAGE_BYTES = 16 * 1024
 """How much of an HTML page is searched for its id."""
+READ_CHARS, READ_TAGS = 4000, 1000
+"""Where `visible_text` stops."""
+TITLE_CHARS, PAGE_TEXT_CHARS, WORDS_CHARS = 100, 1000, 200
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,2000})</title"
@@ -46,6 +51,41 @@ _SUPPORT_ID = (
     r"((?=\S{0,60}\d)[0-9A-Za-z][\w.:=/+-]{5,79})(?![\w.:=/+-])"
 )
 """What is called an id in a page. A bare "error" or "request" is followed by any word, and NAME/VERSION is a server."""
+_CHARSET = (
+    r"(?i)charset[=\s\"']{1,9}(?:(gb)(?:k|2312|18030)"
+    r"|(big5|shift_jis|euc-jp|euc-kr|windows-125[0-8]|iso-8859-[1-9]))\b"
+)
+_MARKUP = re.compile(
+    r"(?is)<(?:!--(?:-?>|.*?--!?>)|(?:!(?!--)|\?|/(?![a-z]))[^>]*+>|(?![a-z/!?])"
+    r"""|(/?)([a-z][^\s/>]*+)((?:[^>"']++|"[^"]*+"|'[^']*+')*+)>)"""
+)
+"""A comment, a declaration, a `<` of the text or a tag. It does not match what breaks off."""
+_RAW = frozenset(("script", "style", "textarea", "title", "iframe", "noembed", "noframes", "xmp"))
+"""Elements that contain no tags."""
+_UNREAD = frozenset(("head", "form", "template", "noscript", "svg", "select", "object", "address"))
+"""Elements that a browser does not show, what a person fills in, and Apache's signature."""
+_INLINE = _RAW | {"a", "abbr", "b", "code", "em", "font", "i", "small", "span", "strong", "sup", "tt", "u", "wbr"}
+"""Elements that end no line."""
+_HIDDEN = r"(?i)\shidden(?=[\s=/]|\Z)|\bstyle\s*=.{0,99}?(?:display|visibility)\s*:\s*(?:none|hidden)"
+_NO_REASONS = frozenset(re.findall(r"[a-z]+", " ".join(status.phrase for status in HTTPStatus).lower())) | {
+    *(
+        "http",
+        "https",
+        "status",
+        "error",
+        "errors",
+        "code",
+        "page",
+        "oops",
+        "temporarily",
+        "authorization",
+        "time",
+        "out",
+    ),
+    *("entity", "payload", "错误", "出错了", "nginx", "openresty", "apache", "haproxy", "squid", "tinyproxy", "envoy"),
+    *("varnish", "kong", "cloudflare", "cloudfront", "akamai", "tomcat", "jetty", "iis", "traefik", "caddy"),
+}
+"""Words of a title or a line that repeat the status or name a product."""
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 FIELDS = (*(name + b":" for name in _FIELD_NAMES), b":")
@@ -108,6 +148,91 @@ def is_login_page(page: bytes) -> bool:
 def title_of(page: str) -> str | None:
     found = re.search(_TITLE, page)
     return found[1] if found and found[1].strip() else None
+
+
+class Page(NamedTuple):
+    """What an HTML page says, masked: its title, and its text with a line for each block that gives a reason."""
+
+    title: str
+    text: str
+    has_form: bool
+
+    @property
+    def words(self) -> str:
+        """The beginning of the text for a client, if the title gives no reason; "" of a page with a form.
+
+        With two digits in a row at most, because RAGFlow retries an error with 429 in its text.
+        """
+        if self.has_form or not says_nothing(self.title):
+            return ""
+        text = " ".join(error_body.before_trace(self.text).split())
+        return error_body.clean(re.sub(r"\d{3,}", "…", text), str, WORDS_CHARS)
+
+    def added_to(self, cause: str) -> str:
+        """Return the `cause` of an error with `words`."""
+        return f"{sentence(cause)} It says: {self.words}" if self.words else cause
+
+    @property
+    def detail(self) -> str:
+        """The text for an operator (`GatepassError.detail`), "" if the client receives all of it."""
+        return f"The page says: {self.text}" if self.text.replace("\n", " ") != self.words else ""
+
+
+def read_page(headers: Headers, body: bytes, mask: error_body.Mask) -> Page:
+    body = body[:WHOLE_BYTES]
+    kind = (header(headers, b"content-type") or b"") + b" " + body[:1024]
+    page, charset = decoded(body), re.search(_CHARSET, kind.decode("latin-1"))
+    if charset is not None and "\ufffd" in page:
+        page = body.decode("gb18030" if charset[1] else charset[2], "replace")
+    # masked first, because `unescape` makes a similar character of `&hyphen;`
+    title = error_body.clean(unescape(mask(title_of(page) or "")), mask, TITLE_CHARS)
+    shown = re.sub(rf"[<>]|{error_body.CONTROL}", "", unescape(mask(visible_text(page))))
+    lines = dict.fromkeys(" ".join(map(_without_query, line.split())) for line in shown.split("\n"))
+    text = "\n".join(sentence(line) for line in lines if line != title and not says_nothing(line))
+    has_form = re.search(r"(?i)<(?:form|input)\b", page) is not None
+    return Page(title, error_body.clean(text, mask, PAGE_TEXT_CHARS), has_form)
+
+
+def _without_query(word: str) -> str:
+    place = re.split(r"[?#;]", word, maxsplit=1)[0]
+    return place if "/" in place else word
+
+
+def visible_text(page: str) -> str:
+    """Return what a browser shows of `page` besides forms, with a line for each block and entities as they are.
+
+    It ends where the markup breaks off, and after READ_CHARS of text or READ_TAGS. Takes linear time.
+    """
+    parts, size, at, hidden, depth = list[str](), 0, 0, "", 0
+    has_head_end = re.search(r"(?i)</head|<body", page) is not None
+    for _ in range(READ_TAGS):
+        begin = page.find("<", at)
+        if not hidden:
+            parts.append(re.sub(r"\s+", " ", page[at:] if begin < 0 else page[at:begin]))
+            size += len(parts[-1])
+        tag = None if begin < 0 or size > READ_CHARS else _MARKUP.match(page, begin)
+        if tag is None:
+            break
+        at, name, is_end = tag.end(), (tag[2] or "").lower(), tag[1] == "/"
+        if name in _RAW and not is_end:
+            end = re.compile(rf"(?i)</{name}").search(page, at)
+            at = len(page) if end is None else end.start()
+        elif hidden:
+            depth += 0 if name != hidden else -1 if is_end else 1
+            hidden = "" if not depth or (hidden == "head" and name == "body") else hidden
+        elif not is_end and (name in _UNREAD or (name != "input" and re.search(_HIDDEN, (tag[3] or "")[:200]))):
+            hidden, depth = "" if name == "head" and not has_head_end else name, 1
+        elif name and name not in _INLINE:
+            parts.append("\n")
+    text = "".join(parts)
+    # the beginning of a secret would not be masked
+    return text if size <= READ_CHARS else text[:READ_CHARS].rpartition(" ")[0]
+
+
+def says_nothing(line: str) -> bool:
+    """Whether a title or a line of a page has no word beyond a status, a product, a host and `error`."""
+    named = r"(?<!\S)[^\s/]{1,100}/\d\S*|(?<![\w.-])[a-z\d-]{1,99}(?:\.[a-z\d-]{1,99})+"
+    return _NO_REASONS.issuperset(re.findall(r"[^\W\d_]+", re.sub(named, " ", line.lower()[:READ_CHARS])))
 
 
 def support_id(text: str) -> str:

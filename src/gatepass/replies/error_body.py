@@ -72,14 +72,27 @@ MEMBERS = (
 """The members from which `read_error_body` recognizes an error, in addition to `choices` and `data`."""
 _DEEPEST = 4
 MESSAGE_CHARS = 2000
+DETAIL_CHARS = 8000
+"""Of a stack trace, which only an operator reads."""
 RAW_BYTES = 4096
 RAW_DEPTH = 64
 
 Mask = Callable[[str], str]
 """Masks known secrets in a text (`Redactor.mask`). `str` is that of a caller that knows none."""
 
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 """What a terminal may execute, and what changes the order in which a text is shown."""
+_FILE = r"\.(?:[cm]?[jt]sx?|java|kt|scala|cs|fs|go|py|rb|php|rs|clj)(?::| on |\()(?:line )?\d"
+_TRACE = re.compile(
+    r"(?m)Traceback \(most recent call last\)|\bgoroutine \d{1,9} \[|\b[Ss]tack ?(?:back)?trace:|^#\d \S{1,200}\(\d"
+    rf"|File \"[^\"\n]{{1,200}}\", line \d|^\s?/\S{{1,200}}{_FILE}"
+    r"|(?:^|(?<=\s))\S{1,200}(?:\.rb:\d{1,9}:in |\(\w{1,99}\.(?:java|kt|scala):\d)"
+    rf"|(?:^|(?<=\s))at [^\n]{{0,200}}?(?:{_FILE}|\((?:Native Method|Unknown Source|<anonymous>)|node:internal/)"
+)
+"""The first frame of a stack trace of Python, Go, Rust, PHP, Ruby, Node, Java or C#."""
+_THROWN = re.compile(r"(?m)^[\w.$]*(?:Error|Exception|panic)\b.*")
+TRACE_CHARS = 4000
+"""How much of a text is searched for frames."""
 _BLANKS = r"[ \t]+"
 _LINES = r" ?\n ?(?:\n\s*)?"
 
@@ -209,8 +222,11 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     if isinstance(param, dict):
         param = next((value for name in ("name", "path", *PLACES) if isinstance(value := param.get(name), str)), None)
     param = param.strip() or None if isinstance(param, str) else path_of_loc(param or issue.get("loc"))
+    said = re.sub(_REQUEST_ID, "", words)
+    reason = before_trace(said)
     error_body = UpstreamErrorBody(
-        message=clean(re.sub(_REQUEST_ID, "", words), mask) or clean(words, mask) or "An error without a message.",
+        message=clean(reason, mask) or clean(words, mask) or "An error without a message.",
+        trace=clean(said, mask, DETAIL_CHARS) if reason != said else "",
         status=status,
         kind=_masked_label(kind, mask),
         code=_masked_label(code, mask),
@@ -225,6 +241,7 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     return replace(
         error_body,
         message=inner.message,
+        trace=inner.trace or error_body.trace,
         status=error_body.status or inner.status,
         written_status=written or inner.written_status,
         own=inner.own,
@@ -577,9 +594,22 @@ def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
     # masked first, because the mask does not find a secret that was cut
     text = mask(text) if len(text) <= READ_CHARS else mask(text[:READ_CHARS])[:-CUT_CHARS]
     text = text.encode("utf-8", "replace").decode("utf-8")
-    text = re.sub(_CONTROL, " ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = re.sub(CONTROL, " ", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = re.sub(_LINES, lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", re.sub(_BLANKS, " ", text)).strip()
     return text if len(text) <= limit_chars else text[: limit_chars - 1].rstrip() + "…"
+
+
+def before_trace(text: str) -> str:
+    """Return the reason in a text with a stack trace: what precedes its frames, or the line of the exception."""
+    frame = _TRACE.search(text, 0, TRACE_CHARS)
+    if frame is None:
+        return text
+    reason = re.sub(rf" in \S{{1,200}}{_FILE}\S*", "", text[: frame.start()]).strip()
+    if not reason and frame[0].startswith(("Traceback", "File")):
+        reason = text.rstrip().rpartition("\n")[2]
+    elif not reason and (thrown := _THROWN.search(text)):
+        reason = thrown[0]
+    return reason if reason and not _TRACE.search(reason) else "The upstream sent a stack trace."
 
 
 def compact(value: Any) -> str | None:
@@ -638,7 +668,7 @@ def _masked(value: Any, mask: Mask, depth: int) -> Any:
     if depth < 0:
         raise RecursionError
     if isinstance(value, str):
-        return re.sub(_CONTROL, " ", mask(value).encode("utf-8", "replace").decode("utf-8"))
+        return re.sub(CONTROL, " ", mask(value).encode("utf-8", "replace").decode("utf-8"))
     if isinstance(value, list):
         return [_masked(item, mask, depth - 1) for item in value]
     if isinstance(value, dict):

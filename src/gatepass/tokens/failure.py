@@ -53,7 +53,10 @@ class FetchFailure(Exception):
     - `code`: the error code of OAuth 2.0 in the issuer's text, which decides the settings to check.
     - `retry_after_s`: the issuer's own `Retry-After`.
     - `from_other_process`: another process sent the request, or was waited for.
+    - `detail`: what only the operator reads (`GatepassError.detail`).
     """
+
+    detail: str = ""
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class FetchFailure(Exception):
     def masked(self, mask: Callable[[str], str] = str) -> FetchFailure:
         """Return a copy with masked texts, and without the traceback, which holds the issuer's reply."""
         other = copy(self)
-        other.why, other.advice = mask(self.why), self.advice.masked(mask)
+        other.why, other.advice, other.detail = mask(self.why), self.advice.masked(mask), mask(self.detail)
         other.args = (other.why,)  # also in its repr
         return other
 

@@ -429,8 +429,10 @@ class TokenHolder:
             case=advice.case,
             names=advice.names,
         )
-        if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.is_refused:
-            error.should_retry = False  # the issuer refuses the credential until an operator repairs it
+        if self._failure_state is not None:
+            error.detail = self._failure_state.failure.detail
+            if self._failure_state.refusals and self._failure_state.failure.is_refused:
+                error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error
 
     async def _refresh(self) -> NoReturn:

@@ -17,7 +17,7 @@ from gatepass.http_client.fault_text import redirect_place
 from gatepass.json_body import decoded
 from gatepass.observability.redaction import MASK
 from gatepass.replies import content
-from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, read_error_body, says_failure
+from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, before_trace, read_error_body, says_failure
 from gatepass.replies.retry_after import retry_after_s
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
 from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
@@ -184,34 +184,43 @@ def error_response_failure(
     is_own = found is not None and not (found.code or "").startswith(str(reply.status))
     if found is not None and is_own and found.written_status == reply.status:  # repeated by Spring, NestJS
         found = replace(found, written_status=None) if found.code or not found.own else None
-    is_page = content.is_html(reply.headers, reply.body)
+    page = issuer_page(reply) if found is None else None
     if found is not None:
         text = words_of(found)
-    elif is_page:
-        title = content.title_of(reply.text)
-        text = f"an HTML page, {title}" if title else "an HTML page"
+    elif page is not None:
+        text = f"an HTML page, {page.title}" if page.title else "an HTML page"
     else:
-        text = reply.text
+        text = before_trace(reply.text)
     words = one_line(text, reply.mask)
     is_refused = _is_definite(reply, found)
     if found is not None:  # with an unknown code it may be a refusal
         may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
         is_unclear = may_be_refusal and not is_transient(found)
     else:
-        is_unclear = reply.status == UNKNOWN_CLIENT and not is_page
+        is_unclear = reply.status == UNKNOWN_CLIENT and page is None
     kind = FailureKind.OUTAGE
     if is_refused or is_wrong_url:
         kind = FailureKind.REFUSED
     elif is_unclear or reply.status == TOO_MANY:
         kind = FailureKind.LIMITED
     case = FailureCase.REFUSED if is_refused else FailureCase.WRONG_URL if is_wrong_url else ""
-    return FetchFailure(
-        f"{FAULTS.get(case, '')}{issuer} answered {reply.status}{': ' if words else ''}{words}",
+    why = f"{FAULTS.get(case, '')}{issuer} answered {reply.status}{': ' if words else ''}{words}"
+    failure = FetchFailure(
+        why if page is None else page.added_to(why),
         kind,
         case=case,
         code=oauth_code(words),
         retry_after_s=wait_s(reply, words, kind),
     )
+    failure.detail = page.detail if page is not None else failure.detail
+    return failure
+
+
+def issuer_page(reply: TimedTokenResponse) -> content.Page | None:
+    """Return what an HTML page says in place of a reply, with everything masked that looks like a token."""
+    if not content.is_html(reply.headers, reply.body):
+        return None
+    return content.read_page(reply.headers, reply.body, lambda text: mask_token_like(reply.mask(text)))
 
 
 def embedded_error_failure(document: Any, reply: TimedTokenResponse, issuer: str) -> FetchFailure | None:

@@ -49,8 +49,8 @@ FORM = (b"content-type", b"application/x-www-form-urlencoded")
 _WITH_ADVICE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT, Fault.PROXY, Fault.TLS, Fault.INVALID})
 _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
 """Faults that `timeout_s` bounds. A connection attempt has CONNECT_S."""
-WRONG_PROXY_AUTH = "407 "
-"""Begins httpx2's error for a proxy that rejects the password. Another attempt could lock the account at the proxy."""
+WRONG_PROXY_AUTH = ("401 ", "407 ")
+"""Begin the fault of a proxy that rejects the password. Another attempt could lock the account at the proxy."""
 
 
 @dataclass(frozen=True, slots=True)

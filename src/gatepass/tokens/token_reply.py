@@ -17,7 +17,7 @@ from gatepass.replies.error_body import Mask, says_failure
 from gatepass.replies.retry_after import sent_s
 from gatepass.tokens import issuer_error, lifetime
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
-from gatepass.tokens.issuer_error import NotJson, TimedTokenResponse, one_line
+from gatepass.tokens.issuer_error import NotJson, TimedTokenResponse
 from gatepass.tokens.lifetime import ExpiresAt, ExpiresIn, LifetimeSource, Token, TokenKind
 from gatepass.types import SERVER_ERROR, Secret, header
 
@@ -166,11 +166,12 @@ def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
     if "json" in reply.content_type or looks_like_json(text):
         with suppress(NotJson):
             return issuer_error.parse_json_text(text)
-    elif content.is_html(reply.headers, reply.body):
-        title = content.title_of(text)
-        named = f" ({one_line(title, reply.mask)})" if title else ""
-        page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
-        raise FetchFailure(page, advice=reply_format.advice("issuer_page"))
+    elif (page := issuer_error.issuer_page(reply)) is not None:
+        named = f" ({page.title})" if page.title else ""
+        why = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
+        failure = FetchFailure(page.added_to(why), advice=reply_format.advice("issuer_page"))
+        failure.detail = page.detail
+        raise failure
     elif reply_format.plain_text:
         return text
     raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")

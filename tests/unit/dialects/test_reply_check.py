@@ -195,7 +195,7 @@ def test_page_keeps_its_status_and_is_never_shown():
     bad_gateway = 'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Bad gateway".'
     reported = refusal(502, b"<html><title>Bad gateway</title></html>", HTML, host="h")
     assert reported == replied(502, "upstream_html", bad_gateway, "server_error")
-    not_found = f'The upstream "chat" answered 404 Not Found with an HTML page.{BASE_URL}'
+    not_found = f'The upstream "chat" answered 404 Not Found with an HTML page. It says: Nope.{BASE_URL}'
     reported = refusal(404, b"<h1>Nope</h1>", ())
     assert reported == replied(404, "upstream_html", not_found, "invalid_request_error")
     assert refusal(401, LOGIN, HTML)["class"] is UpstreamAuth

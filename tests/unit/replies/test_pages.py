@@ -1,0 +1,303 @@
+"""What the pages of servers between gatepass and a model say: to a client, and to an operator."""
+
+import pytest
+
+from gatepass.dialects.hints import is_about_path
+from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error
+from gatepass.errors import UpstreamHtml
+from gatepass.observability.redaction import Redactor
+from gatepass.protocols.chat import CHAT
+from gatepass.replies.content import READ_CHARS, WORDS_CHARS, read_page
+from gatepass.replies.error_body import before_trace
+
+HTML = ((b"content-type", b"text/html"),)
+NGINX = (
+    "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n{1}"
+    "<hr><center>nginx/1.22.1</center>\r\n</body>\r\n</html>\r\n<!-- a padding to disable MSIE -->\r\n"
+)
+HAPROXY = "<html><body><h1>{}</h1>\n{}\n</body></html>\n"
+APACHE = (
+    '<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN">\n<html><head>\n<title>{}</title>\n</head><body>\n<h1>{}</h1>\n'
+    "<p>{}</p>\n<hr>\n<address>Apache/2.4.71 (Debian) Server at localhost Port 8080</address>\n</body></html>\n"
+)
+SQUID = (
+    '<html><head>\n<meta type="copyright" content="a">\n<title>ERROR: The requested URL could not be retrieved</title>'
+    '\n<style type="text/css"><!--\nbody {{}}\n--></style>\n</head><body id=ERR>\n<div id="titles">\n<h1>ERROR</h1>\n'
+    "<h2>The requested URL could not be retrieved</h2>\n</div>\n<hr>\n<blockquote><p><b>{}</b></p></blockquote>\n"
+    "<p>The system returned: <i>(111) Connection refused</i></p>"
+)
+TOMCAT = (
+    '<!doctype html><html lang="en"><head><title>HTTP Status {0}</title><style type="text/css">h1 {{}}</style></head>'
+    '<body><h1>HTTP Status {0}</h1><hr class="line" /><p><b>Type</b> Status Report</p><p><b>Message</b> {1}</p>'
+    '<hr class="line" /><h3>Apache Tomcat/10.1.34</h3></body></html>'
+)
+
+
+def error_of(status, page, mask=str, headers=HTML):
+    body = page if isinstance(page, bytes) else page.encode()
+    return classify_error(ReceivedReply("chat", status, headers, body, mask=mask))
+
+
+def text_of(page, mask=str, headers=HTML):
+    return read_page(headers, page if isinstance(page, bytes) else page.encode(), mask).text
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "words", "shown"),
+    [
+        (
+            503,
+            HAPROXY.format("503 Service Unavailable", "No server is available to handle this request."),
+            "No server",
+            "",
+        ),
+        (
+            403,
+            HAPROXY.format("403 Forbidden", "Request forbidden by administrative rules."),
+            "Request forbidden by",
+            "",
+        ),
+        (504, HAPROXY.format("504 Gateway Time-out", "The server didn't respond in time."), "The server didn't", ""),
+        (
+            502,
+            APACHE.format(
+                "502 Proxy Error", "Proxy Error", "The proxy server could not<br />\nReason: <b>Error reading</b>"
+            ),
+            "The proxy server could not. Reason: Error reading.",
+            "",
+        ),
+        (
+            400,
+            APACHE.format("400 Bad Request", "Bad Request", "Size of a request header field exceeds server limit."),
+            "Size of a request header field exceeds server limit.",
+            "",
+        ),
+        (502, NGINX.format("502 Bad Gateway", ""), None, ""),
+        (413, NGINX.format("413 Request Entity Too Large", ""), None, ""),
+        (503, SQUID.format("Connection to 10.1.2.3 failed."), None, "Connection to 10.1.2.3 failed."),
+        (
+            403,
+            "<title>Request Rejected</title><body>The requested URL was rejected.<br>ID 18446744073709",
+            None,
+            "The requested URL was rejected.",
+        ),
+        (
+            404,
+            TOMCAT.format("404 – Not Found", "[/v1/x] is not available"),
+            "Type Status Report. Message [/v1/x] is",
+            "",
+        ),
+        (
+            502,
+            "<title>502 - Web server received an invalid response.</title><h3>There is a problem with the page.</h3>",
+            None,
+            "There is a problem with the page.",
+        ),
+        (
+            404,
+            "<html><title>Error</title><h1>Error</h1><p>no Route matched with those values</p>",
+            "no Route matched",
+            "",
+        ),
+        (
+            502,
+            "<title>llm.corp.example | 502: Bad gateway</title><h1>Bad gateway</h1><p>The host is down",
+            "The host is",
+            "",
+        ),
+        (503, "<title>503 错误</title><p>模型正在维护，请稍后再试", "模型正在维护，请稍后再试。", ""),
+        (
+            500,
+            "<h1>Oops!</h1><p>The quota service is away &amp; nobody knows &lt;why&gt;",
+            "away & nobody knows why",
+            "",
+        ),
+    ],
+)
+def test_reason_of_a_page_is_told_if_its_title_gives_none(status, page, words, shown):
+    error = error_of(status, page)
+    assert (words in error.message) if words else ("It says" not in error.message)
+    assert shown in error.detail
+    assert "It says" not in error.error_body.message
+
+
+def test_page_with_a_form_tells_its_title_alone_and_an_operator_reads_its_text():
+    page = "<title>503 Error</title><p>Hello, alice</p><form><p>Password</p></form>"
+    error = error_of(503, page)
+    assert "alice" not in error.message
+    assert error.whole_cause.endswith("The page says: Hello, alice.")
+    bare = error_of(503, "<title>503 Error</title><p>Hello, alice</p><INPUT name=q>")
+    assert "alice" not in bare.message
+
+
+def test_status_200_with_a_page_tells_its_reason_too():
+    found = classify_document(ReceivedReply("chat", 200, HTML, b"<h1>Blocked</h1><p>Category: generative AI"), CHAT)
+    assert isinstance(found, UpstreamHtml)
+    assert found.message.startswith(
+        'The upstream "chat" answered 200 OK with an HTML page instead of JSON, probably a login page or a portal.'
+        " It says: Blocked. Category: generative AI."
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("Q<!-- b -->C", "QC."),
+        ("Q<!-- b <p> -- > x", "Q."),
+        ("Q<!-->B", "QB."),
+        ("Q<script>if (x<b) '</p>'</script>B<SCRIPT src=x></SCRIPT >C", "QBC."),
+        ("Q<script>b", "Q."),
+        ("Q<style>b</style>C<style>d", "QC."),
+        ("Q<noscript><p>b</p></noscript>C", "QC."),
+        ("Q<template><template>b</template>c</template>D", "QD."),
+        ("Q<template>b", "Q."),
+        ("<head>a<title>b</title><meta content='c'></head>D", "D."),
+        ("<head><title>t</title><body>D", "D."),
+        ("<head><title>t</title><h1>D", "D."),
+        ("Q<form>b<p>c</p></form>D", "QD."),
+        ("Q<form>b", "Q."),
+        ("Q<div hidden>b<div>c</div>d</div>E", "QE."),
+        ("Q<p class='hidden'>B</p>", "Q.\nB."),
+        ("Q<p style='color: red; display: none'>b</p>C", "QC."),
+        ("Q<input hidden>B", "Q.\nB."),
+        ('Q<img alt="b > c">D', "Q.\nD."),
+        ('Q<p title="b', "Q."),
+        ("Q < b and c > d", "Q b and c d."),
+        ("Q</p >B</>C", "Q.\nBC."),
+        ("&lt;b&gt;Q&lt;/b&gt; &amp;lt; &#x1b;[31m&#8238;c", "bQ/b &lt; [31mc."),
+        ("see https://a.example/x?token=b#c and /v1/chat;s=d?e=f", "see https://a.example/x and /v1/chat."),
+        ("why? Nobody#1 knows", "why? Nobody#1 knows."),
+        ("<?xml version='1.0'?><!DOCTYPE html><![CDATA[x]]>Q", "Q."),
+        ("Q<svg><title>b</title><text>c</text></svg>D", "QD."),
+        ("Q<textarea>b</p></textarea>C", "QC."),
+    ],
+)
+def test_visible_text_of_a_page(page, text):
+    assert text_of(page) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "text"),
+    [
+        ("<p>模型不可用".encode("gbk"), ((b"content-type", b"text/html; charset=GBK"),), "模型不可用。"),
+        ("<meta charset=gb2312><p>模型不可用".encode("gbk"), HTML, "模型不可用。"),
+        ("<p>Überlastet".encode("latin-1"), ((b"content-type", b'text/html; charset="ISO-8859-1"'),), "Überlastet."),
+        ("<p>满了".encode("utf-16"), HTML, "满了。"),
+        ("<p>満杯".encode("shift_jis"), ((b"content-type", b"text/html;charset=Shift_JIS"),), "満杯。"),
+        ("<p>été".encode(), ((b"content-type", b"text/html; charset=iso-8859-1"),), "été."),
+        ("<p>été".encode(), ((b"content-type", b"text/html; charset=punycode"),), "été."),
+    ],
+)
+def test_page_is_read_in_its_charset(body, headers, text):
+    assert text_of(body, headers=headers) == text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p>Try again in 429 s",
+        "<p>Wait 4<b>2</b>9",
+        "<p>Wait 4<!-- -->29",
+        "<p>Wait 42&lt;9",
+        "<p>Wait 42&#1;9",
+        "<p>Wait 4&#50;9",
+        "<p>Wait 4<i></i>2<script>x</script>9",
+    ],
+)
+def test_client_gets_two_digits_in_a_row_at_most(page):
+    told = error_of(503, page).message.partition("It says: ")[2]
+    assert "…" in told
+    assert "429" not in told
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p>" + "x " * 90 + "token s3cret-token-abcdef",
+        "<p>s3cret&#45;token-abcdef",
+        "<p>s3cret-<b>token</b>-abcdef",
+        "<p>s3cret<!-- -->-token-abcdef",
+        "<p>s3cret&lt;-token-abcdef",
+        "<p>" + "x" * (READ_CHARS - 10) + " s3cret-token-abcdef",
+        "<p>" + "x " * (READ_CHARS // 2 - 4) + "s3cret-token-abcdef",
+    ],
+)
+def test_secret_in_a_page_is_masked_before_it_is_cut(page):
+    redactor = Redactor()
+    redactor.learn("s3cret-token-abcdef")
+    error = error_of(503, page, redactor.mask)
+    assert not any(part in error.whole_cause for part in ("s3cret", "token-abcdef"))
+    assert len(error.message.partition("It says: ")[2]) <= WORDS_CHARS
+
+
+def test_nothing_is_decided_by_the_text_of_a_page():
+    page = "<h1>503 Service Unavailable</h1><p>{}".format
+    plain = error_of(404, page("All is well"))
+    for text in ("Invalid URL (POST /v1/responses)", "The token has expired", "model not found", "Retry after 90 s"):
+        error = error_of(404, page(text))
+        assert text in error.message
+        assert is_about_path(error) == is_about_path(plain)
+        decided = ("advice", "case", "setting", "retry_after_s", "http_status", "public_code", "retryable")
+        assert [getattr(error, name) for name in decided] == [getattr(plain, name) for name in decided]
+        assert error.error_body == plain.error_body
+
+
+# --- stack traces -------------------------------------------------------------------------------
+
+TRACES = {
+    "node": (
+        "Error: boom\n    at f (/usr/lib/node_modules/ccr/cli.js:12:3)\n    at async g (/x.mjs:1:2)",
+        "Error: boom",
+    ),
+    "node without a name": ("TypeError: x is undefined\n    at file:///srv/a.mjs:1:2", "TypeError: x is undefined"),
+    "node in one line": ("Error: boom at Object.<anonymous> (/srv/a.ts:3:1) at next (/srv/b.ts:9:2)", "Error: boom"),
+    "node's own": ("Error: boom\n    at new Promise (<anonymous>)\n    at node:internal/main/x:1", "Error: boom"),
+    "node, uncaught": ("/srv/a.js:1\nthrow new Error('x')\n^\n\nError: x\n    at f (/srv/a.js:1:7)", "Error: x"),
+    "python": (
+        'Traceback (most recent call last):\n  File "/srv/a.py", line 1, in f\n    g()\nValueError: boom',
+        "ValueError: boom",
+    ),
+    "python after a text": (
+        'Worker failed\nTraceback (most recent call last):\n  File "/a.py", line 1\nKeyError: 1',
+        "Worker failed",
+    ),
+    "python in one line": (
+        'Traceback (most recent call last): File "/srv/a.py", line 1, in f KeyError',
+        "The upstream sent a stack trace.",
+    ),
+    "java": (
+        "java.lang.IllegalStateException: full\n\tat com.corp.A.b(A.java:12)\nCaused by: x",
+        "java.lang.IllegalStateException: full",
+    ),
+    "java, native": (
+        "java.net.ConnectException: no\n\tat java.base/sun.nio.ch.Net.pollConnect(Native Method)",
+        "java.net.ConnectException: no",
+    ),
+    "tomcat": ("java.lang.RuntimeException: no\n\tcom.corp.A.b(A.java:12)", "java.lang.RuntimeException: no"),
+    "go": ("panic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/main.go:12 +0x1d", "panic: boom"),
+    "go, errors": ("boom\nmain.f\n\t/app/main.go:12\nruntime.main", "boom\nmain.f"),
+    "c#": ("System.Exception: boom\n   at A.B(String c) in /src/A.cs:line 12", "System.Exception: boom"),
+    "ruby": ("boom\n/app/a.rb:12:in `f'", "boom"),
+    "php": (
+        "Uncaught Exception: boom in /srv/a.php:3\nStack trace:\n#0 /srv/a.php(3): f()",
+        "Uncaught Exception: boom",
+    ),
+}
+NO_TRACES = (
+    "No connection at http://llm.corp.example:8000/v1",
+    "Unexpected token at position 3 (line:12)",
+    "main.go:12: bad value",
+    "The file config.py is missing",
+    "look at example.com:443 (proxy)",
+    "at most 4 images",
+)
+
+
+@pytest.mark.parametrize(("text", "reason"), TRACES.values(), ids=TRACES)
+def test_reason_of_a_stack_trace(text, reason):
+    assert before_trace(text) == reason
+
+
+@pytest.mark.parametrize("text", NO_TRACES)
+def test_text_without_a_stack_trace_stays(text):
+    assert before_trace(text) == text
