@@ -267,7 +267,7 @@ FAULTS = {
         "credential:c token", ended("file", "path"), "/token contains a token that expired 17", "Check the program"
     ),
     "a login page": at(
-        "upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL} and its credential."
+        "upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check that {BASE_URL} is the address of the API"
     ),
     "a token that the upstream rejects with 403": at(
         "upstream:chat models",

@@ -84,7 +84,8 @@ def replied(status, code, message, kind, **more):
 def login_page(status, answered):
     message = (
         f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON,'
-        " probably a login page or a portal. Check upstreams.chat.base_url and its credential."
+        " probably a login page or a portal. Check that upstreams.chat.base_url is the address of the API, and that its"
+        " credential is right."
     )
     return error_fields(UpstreamHtml, status, "upstream_html", message)
 
