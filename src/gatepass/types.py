@@ -397,6 +397,12 @@ def span(seconds: float) -> str:
     return next((f"{seconds // size:.0f} {unit}" for size, unit in units if seconds >= size), f"{seconds:.0f} s")
 
 
+def wait_text(wait_s: float) -> str:
+    """Return a wait in whole units with at most two digits, rounded up: RAGFlow reads 429 in a text as a status."""
+    wait_s, units = min(wait_s, 99 * 86_400), ((1, "s"), (60, "min"), (3_600, "h"), (86_400, "d"))
+    return next(f"{-(-wait_s // size):.0f} {unit}" for size, unit in units if wait_s <= 99 * size)
+
+
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -812,3 +813,102 @@ async def test_a_target_that_hangs_takes_no_tries_from_the_next(tries: int):
         answer = await asking
     assert (answer.status, len(first.received), len(second.received)) == (200, tries + 1, 5)
     assert second.received[-1].json() == {**HELLO, "model": "b"}
+
+
+# --- what the error says of the others, and of a limit ------------------------------------------------------------
+
+RUNS = {"retry": {"on": ["refused", "may_have_run"], "operations": ["chat"]}}
+DIGITS = re.compile(r"\d{3}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "last", "why"),
+    [
+        ({}, "second", "upstream_connect"),
+        (RUNS, "third", "upstream_connect"),
+        (RUNS, "a page", "upstream_connect"),
+    ],
+)
+async def test_the_error_names_each_target_that_failed(entry, last, why):
+    page = [Send(reply(b"<html><title>Bad Gateway</title></html>", 502, content_type="text/html"))]
+    second = Scripted(answer=lambda _: page if last == "a page" else error(500))
+    with refusing_server() as refuses, refusing_server() as also_refuses:
+        async with two(refuses, second, entry) as gp, AsyncExitStack() as started:
+            if last == "second":
+                upstreams = {"first": {"base_url": refuses}, "second": {"base_url": also_refuses}}
+                gp = await started.enter_async_context(gateway(upstreams=upstreams, models=models(*upstreams)))
+            answer = await gp.ask().answer()
+    said = answer.error["message"]
+    assert answer.headers["x-gatepass-hop"] == "upstream:second"
+    assert f"Other targets of the model failed too: first ({why})." in said
+    assert said.count("first") == 1
+
+
+async def test_a_target_that_is_kept_away_is_named_and_one_that_works_is_not():
+    clock = DrivenClock()
+    first, second = Scripted(error(429, retry_after="50")), Scripted(answer=lambda _: error(500))
+    async with two(first, second, REFUSED, clock=clock) as gp:
+        assert "first (upstream_error)" in (await gp.ask().answer()).error["message"]
+        assert "Other targets of the model failed too: first (waits)." in (await gp.ask().answer()).error["message"]
+    good = Scripted(GOOD, error(400, "no such thing"))
+    async with two(good, Scripted(GOOD), RUNS) as gp:
+        await gp.ask().answer()
+        assert "Other targets" not in (await gp.ask().answer()).error["message"]
+
+
+async def test_two_targets_at_one_upstream_and_an_error_of_the_request_name_no_other():
+    async with two(Scripted(error(500), error(400, "no such thing")), None, RUNS) as gp:
+        gp_models = gp.state.config.models["m"]
+        assert len(gp_models.ordered_targets()) == 1
+        assert "Other targets" not in (await gp.ask().answer()).error["message"]
+
+
+LIMITED = "The upstream 'first' sets this limit, not gatepass."
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        ({"retry_after": "12"}, f"{LIMITED} Retry in 12 s."),
+        ({"retry_after": "429"}, f"{LIMITED} Retry in 8 min."),
+        ({"retry_after": "413000"}, f"{LIMITED} Retry in 5 d."),
+        ({"retry_after_ms": "99"}, f"{LIMITED} Retry in 1 s."),
+        ({}, LIMITED),
+    ],
+)
+@pytest.mark.parametrize("is_plain", [True, False])
+async def test_a_429_says_whose_limit_it_is_and_for_how_long(wait, told, is_plain):
+    async with two(Scripted(error(429, "Rate limit exceeded", **wait)), None, {} if is_plain else RUNS) as gp:
+        answer = await gp.ask(headers={**JSON, "x-stainless-retry-count": "1"}).answer()
+    said = answer.error["message"]
+    assert said == f"Rate limit exceeded. {told}"
+    assert not DIGITS.search(said)
+
+
+async def test_all_targets_that_wait_are_named_in_one_error():
+    clock = DrivenClock()
+    first, second = Scripted(error(429, retry_after="429")), Scripted(error(429, retry_after="600"))
+    async with two(first, second, REFUSED, clock=clock) as gp:
+        await gp.ask().answer()
+        answer = await gp.ask().answer()
+    assert answer.error["message"] == "Every target of the model 'm' asked to wait, for at least 8 min: first, second."
+
+
+TOO_LONG_FOR_RAGFLOW = (
+    *("20015", "too long", "too many tokens", "maximum context", "context length", "context_length", "input length"),
+    *("token limit", "reduce the length", "maximum allowed"),
+)
+
+
+async def test_no_sentence_about_a_limit_has_a_word_for_which_ragflows_import_shortens_documents():
+    """It searches the text of an error for one of these words together with 400, 413 or 422."""
+    said = []
+    limits = {"tokens": {"minute": 4_000}, "requests": {"minute": 1, "day": 413}, "max_concurrent": 422}
+    async with two(Scripted(answer=lambda _: error(429, retry_after="5")), Scripted(error(500)), REFUSED) as gp:
+        said += [(await gp.ask().answer()).error["message"] for _ in range(2)]
+    async with two(Scripted(answer=lambda _: GOOD), None, {"limits": limits}) as gp:
+        for body in ({**HELLO, "max_tokens": 9}, {**HELLO, "max_tokens": 9}, {**HELLO, "max_tokens": 4_130}):
+            answer = await gp.ask(body).answer()
+            said += [answer.error["message"]] if answer.status != 200 else []
+    assert len(said) == 4
+    assert not [text for text in said for word in TOO_LONG_FOR_RAGFLOW if word in text.lower()]

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
+import pytest
+
 from gatepass.proxy.models import FAILED_S
-from tests.integration.gateway import Answer, Gateway, gateway, relaying
-from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import HELLO, Answer, Gateway, gateway, relaying
+from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -166,3 +169,124 @@ async def test_codex_receives_its_own_form_without_waiting_for_an_upstream():
         answer = await asked(gp, "/v1/models?client_version=0.169.0", {})
     assert (answer.status, json.loads(answer.body)) == (200, {"models": []})
     assert upstream.received == []
+
+
+# --- an unknown model in other words ------------------------------------------------------------------------------
+
+NAMES = {"data": [{"id": name} for name in ("gpt-known", "llama3:latest", "models/gemini-x")]}
+ANSWERS = {
+    "LiteLLM": (
+        {"error": {"message": "You passed in model=nope. There are no healthy deployments for this model"}},
+        400,
+    ),
+    "transformers": ({"detail": "Server is pinned to 'X'; requested 'nope'."}, 400),
+    "unmarked": ({"error": {"message": "There is no deployment for nope here"}}, 404),
+    "a member of the model": ({"error": {"message": "could not find nope", "param": "model"}}, 404),
+    "Chinese": ({"message": "找不到名为「nope」的模型"}, 422),
+    "Chinese, together": ({"msg": "模型nope未部署"}, 400),
+}
+
+
+def lacking(answer: tuple[Any, int], listed: Any = NAMES) -> Callable[[Received], Dialogue]:
+    def serve(request: Received) -> Dialogue:
+        return [Send(reply(listed) if request.method == "GET" else reply(*answer))]
+
+    return serve
+
+
+async def refused(gp: Gateway, model: str = "nope", **more: Any) -> Answer:
+    """The second of two answers: the first has the list fetched behind it."""
+    for _ in range(2):
+        answer = await gp.ask({**HELLO, "model": model, **more}).answer()
+        await refreshed(gp)
+    return answer
+
+
+@pytest.mark.parametrize("words", ANSWERS)
+async def test_a_name_that_the_list_lacks_is_told_whatever_words_the_upstream_has_for_it(words):
+    document, status = ANSWERS[words]
+    clock = DrivenClock()
+    async with relaying(answer=lacking((document, status)), clock=clock) as (upstream, gp):
+        first = await gp.ask({**HELLO, "model": "nope"}).answer()
+        await refreshed(gp)
+        await clock.advance(40)
+        second = await gp.ask({**HELLO, "model": "nope"}).answer()
+        await refreshed(gp)
+        await clock.advance(21)
+        await gp.ask({**HELLO, "model": "nope"}).answer()
+        await refreshed(gp)
+    said = second.error["message"]
+    assert "list" not in first.error["message"], "the request does not wait for it"
+    assert "The upstream's list (3 names, 40 s old) lacks it." in said
+    assert said.startswith(first.error["message"].rstrip(".。"))
+    assert (first.status, first.error["code"]) == (second.status, second.error["code"]) == (status, "upstream_error")
+    assert "models.nope.name" in said
+    assert not any(name in said for name in ("gpt-known", "llama", "gemini"))
+    assert [one.method for one in upstream.received] == ["POST", "GET", "POST", "POST", "GET"]
+
+
+OTHERS = {
+    "a listed name": ("gpt-known", "no deployment for gpt-known"),
+    "a tag": ("llama3", "no deployment for llama3"),
+    "a folder": ("gemini-x", "no deployment for gemini-x"),
+    "another name": ("nope", "no deployment for that"),
+    "a part of a word": ("nope", "no deployment for nope-2 and nopes"),
+    "a context": ("nope", "model nope: the context of 8192 is exceeded"),
+    "a policy": ("nope", "model nope refused this content by its safety policy"),
+    "a credential": ("nope", "this api key may not use the model nope"),
+    "an ability": ("nope", "the model nope does not support tools"),
+    "a member": ("nope", "model nope: `temperature` must be 1"),
+    "a place": ("nope", "model nope: messages[0].content is wrong"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_a_refusal_about_something_else_is_not_about_the_list(what):
+    model, message = OTHERS[what]
+    async with relaying(answer=lacking(({"error": {"message": message}}, 400))) as (_, gp):
+        answer = await refused(gp, model, temperature=0.5)
+    assert "lacks it" not in answer.error["message"]
+
+
+LISTS: dict[str, Any] = {
+    "none": {"error": {"message": "no such path"}},
+    "an empty one": {"data": []},
+    "one with all names": {"data": [{"id": "gpt-known"}, {"id": "openai/*"}]},
+}
+
+
+@pytest.mark.parametrize("what", LISTS)
+async def test_a_list_that_proves_nothing_is_not_told(what):
+    async with relaying(answer=lacking(ANSWERS["LiteLLM"], LISTS[what])) as (upstream, gp):
+        answer = await refused(gp)
+        await refused(gp)
+    assert "lacks it" not in answer.error["message"]
+    assert sum(one.method == "GET" for one in upstream.received) == 1
+
+
+async def test_a_model_that_the_upstream_accepted_is_known_to_it():
+    good = iter((True, False, False))
+
+    def serve(request: Received) -> Dialogue:
+        if request.method == "GET":
+            return [Send(reply(NAMES))]
+        return [Send(reply(COMPLETION) if next(good) else reply(*ANSWERS["LiteLLM"]))]
+
+    async with relaying(answer=serve) as (_, gp):
+        assert (await gp.ask({**HELLO, "model": "nope"}).answer()).status == 200
+        assert "lacks it" not in (await refused(gp)).error["message"]
+
+
+async def test_the_name_that_the_configuration_sends_is_the_one_that_is_looked_for():
+    models = {"chat": {"upstream": "chat", "name": "nope"}}
+    async with relaying(answer=lacking(ANSWERS["transformers"]), models=models) as (_, gp):
+        said = (await refused(gp, "chat")).error["message"]
+    assert "gatepass sent 'nope' for the client's model name 'chat'. The upstream's list (3 names, 0 s old)" in said
+    assert "models.chat.name" in said
+
+
+async def test_more_than_two_digits_of_names_are_not_written():
+    listed = {"data": [{"id": f"model-{number}"} for number in range(429)]}
+    async with relaying(answer=lacking(ANSWERS["LiteLLM"], listed)) as (_, gp):
+        said = (await refused(gp)).error["message"]
+    assert "(more than 99 names, 0 s old)" in said

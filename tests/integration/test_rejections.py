@@ -7,10 +7,14 @@ from typing import Any, Self
 
 import pytest
 
+from gatepass.config.access import hash_key
+from gatepass.dialects.hints import MODEL_CHARS
+from gatepass.proxy.app_state import MOST_ACCEPTED
 from tests.integration.answers import COMPLETION, EVENTS
-from tests.integration.gateway import HELLO, Answer, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, relaying
 from tests.integration.refusing import without
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply, stream
+from tests.unit.clock import DrivenClock
 
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
 
@@ -244,3 +248,120 @@ async def test_a_rejection_after_a_change_is_renewed_once_and_is_no_error_of_the
         assert failed.headers["x-gatepass-adapted"] == "drop=top_p"
         assert failed.error["message"].lower().startswith("with `drop=top_p`: the ")
         assert (firm.shown[4:], len(firm.minted)) == (["2", "2", "3"], 3)
+
+
+def keyed(first: str, *more: str) -> dict[str, Any]:
+    """Callers of which the first may use all models, and each other one the model of its own name."""
+    keys = [{"name": first, "hash": hash_key(f"gp-{first}-0123456789abcdef")}]
+    keys += [{"name": one, "hash": hash_key(f"gp-{one}-0123456789abcdef"), "models": [one]} for one in more]
+    return {"keys": keys}
+
+
+BEHIND = "if the key was not revoked since, the upstream's own key for what is behind it is wrong."
+PROVIDERS = {
+    "LiteLLM": ({"error": {"message": "litellm.AuthenticationError: Incorrect API key provided: back-****"}}, 401),
+    "no reason": ({}, 401),
+    "a form of its own": ({"detail": "Ungültiger Schlüssel"}, 401),
+    "a 403": ({"error": {"message": "API key is invalid"}}, 403),
+    "in a 200": ({"code": 401, "msg": "密钥错误"}, 200),
+}
+
+
+@pytest.mark.parametrize("place", ["credential", "header"])
+@pytest.mark.parametrize("form", PROVIDERS)
+async def test_a_key_that_was_accepted_for_another_model_is_not_called_wrong_alone(form, place):
+    document, status = PROVIDERS[form]
+    clock, wrong = DrivenClock(), {"broken"}
+
+    def serve(request: Received) -> Dialogue:
+        return [Send(reply(document, status) if request.json()["model"] in wrong else reply(COMPLETION))]
+
+    async with Scripted(answer=serve) as upstream:
+        key = {"credential": "llm"} if place == "credential" else {"headers": {"x-api-key": "sk-of-the-upstream"}}
+        login = {"llm": {"type": "static", "token": "sk-of-the-upstream"}} if "credential" in key else {}
+        blocks = {"upstreams": {"chat": {"base_url": upstream.url, **key}}, "credentials": login, "clock": clock}
+        async with gateway(**blocks) as gp:
+            said = [await gp.ask({**HELLO, "model": "broken"}).answer()]
+            for name in ("good", "broken"):
+                said.append(await gp.ask({**HELLO, "model": name}).answer())
+                await clock.advance(40)
+            said.append(await gp.ask({**HELLO, "model": "broken"}).answer())
+            wrong.add("good")
+            said.append(await gp.ask({**HELLO, "model": "good"}).answer())
+            await clock.advance(300)
+            said += [await gp.ask({**HELLO, "model": "good"}).answer() for _ in range(2)]
+    texts = [one.error["message"] if one.status != 200 else "" for one in said]
+    assert "accepted it" not in texts[0]
+    assert f"The upstream accepted it 40 s ago for 'good': {BEHIND}" in texts[2]
+    assert f"The upstream accepted it 1 min ago for 'good': {BEHIND}" in texts[3]
+    assert f"accepted it 1 min ago for 'good': {BEHIND}" in texts[4], "the same model, within five minutes"
+    assert ["accepted it" in text for text in texts[5:]] == [False, False]
+    first, later = said[0], said[2]
+    assert all(first.error[name] == later.error[name] for name in ("code", "hop"))
+    assert first.status == later.status
+    place_named = "credentials.llm" if place == "credential" else "upstreams.chat.headers.x-api-key"
+    assert place_named in texts[2].partition(BEHIND)[2], "today's setting follows"
+
+
+async def test_only_a_model_that_the_caller_may_see_is_named_and_no_three_digits():
+    def serve(request: Received) -> Dialogue:
+        return [Send(reply({"error": {"message": "no"}}, 401) if request.json()["model"] == "b" else reply(COMPLETION))]
+
+    async def said(gp: Gateway, who: str, model: str) -> str:
+        headers = {**JSON, "authorization": f"Bearer gp-{who}-0123456789abcdef"}
+        answer = await gp.ask({**HELLO, "model": model}, headers=headers).answer()
+        return "" if answer.status == 200 else answer.error["message"]
+
+    credentials = {"llm": {"type": "static", "token": "sk-of-the-upstream"}}
+    async with Scripted(answer=serve) as upstream:
+        block = {"base_url": upstream.url, "credential": "llm"}
+        models = {"*": {"upstream": "chat"}, "known": {"upstream": "chat"}}
+        access = keyed("all", "b")
+        async with gateway(upstreams={"chat": block}, credentials=credentials, models=models, access=access) as gp:
+            await said(gp, "all", "secret-project")
+            assert "ago for another model: if" in await said(gp, "b", "b")
+            assert "ago for 'secret-project': if" in await said(gp, "all", "b")
+            await said(gp, "all", "known")
+            assert "ago for another model: if" in await said(gp, "b", "b"), "it may not use it"
+            assert "ago for 'known': if" in await said(gp, "all", "b")
+        async with gateway(upstreams={"chat": block}, credentials=credentials) as gp:
+            await gp.ask({**HELLO, "model": "gpt-0429"}).answer()
+            answer = await gp.ask({**HELLO, "model": "b"}).answer()
+            assert "ago for another model: if" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["key not allowed to access model b", "You do not have access to this model", "当前密钥无权限使用该模型"],
+)
+async def test_a_model_that_the_key_may_not_use_says_nothing_of_the_upstreams_own_key(message):
+    def serve(request: Received) -> Dialogue:
+        refused = reply({"error": {"message": message}}, 401)
+        return [Send(refused if request.json()["model"] == "b" else reply(COMPLETION))]
+
+    async with Scripted(answer=serve) as upstream:
+        credentials = {"llm": {"type": "static", "token": "sk-of-the-upstream"}}
+        chat = {"base_url": upstream.url, "credential": "llm"}
+        async with gateway(upstreams={"chat": chat}, credentials=credentials) as gp:
+            assert (await asked(gp)).status == 200
+            answer = await gp.ask({**HELLO, "model": "b"}).answer()
+    assert "accepted it" not in answer.error["message"]
+
+
+async def test_a_login_that_another_model_accepts_is_told_as_a_login():
+    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
+        firm.forbidden = "forbidden"
+        answer = await gp.ask({**HELLO, "model": "forbidden"}).answer()
+    assert "again with a new one" in answer.error["message"]
+    assert "The upstream accepted it 0 s ago for 'm': if the login was not revoked since" in answer.error["message"]
+
+
+async def test_a_bounded_number_of_accepted_models_is_known():
+    async with relaying(answer=lambda _: [Send(reply(COMPLETION))]) as (_, gp):
+        for number in range(MOST_ACCEPTED + 2):
+            await gp.ask({**HELLO, "model": f"m{number}"}).answer()
+        await gp.ask({**HELLO, "model": "x" * (MODEL_CHARS + 1)}).answer()
+        known = gp.state.upstreams["chat"].state.accepted
+    assert (len(known), "m0" in known, "m2" in known) == (MOST_ACCEPTED, False, True)
+    assert max(map(len, known)) <= MODEL_CHARS

@@ -578,3 +578,22 @@ async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
         assert (await gatepass.reload("watch")).outcome == "unchanged"
     assert [one["event"] for one in gatepass.events][:2] == ["reload_failed", "reload_refused"]
     logged_errors.clear()
+
+
+async def test_a_key_that_a_reload_replaced_was_never_accepted(serve):
+    """Its refusal is no sign of a fault behind the upstream, whatever the key before it was accepted for."""
+
+    def answer(request: Received) -> Dialogue:
+        is_good = (request.header("authorization") or "").endswith("good-key") and request.json()["model"] == "m"
+        return GOOD if is_good else [Send(reply({"error": {"message": "no"}}, 401))]
+
+    async with Scripted(answer=answer) as upstream:
+        blocks = {"upstreams": {"chat": {"base_url": upstream.url, "credential": "llm"}}}
+        good, bad = ({"llm": {"type": "static", "token": f"sk-{one}-key"}} for one in ("good", "bad"))
+        async with serve(**blocks, credentials=good) as it:
+            assert (await it.served.ask().answer()).status == 200
+            for credentials, is_told in ((good, True), (bad, False)):
+                blocks["upstreams"]["chat"]["timeouts"] = {"idle_s": 90 + is_told}
+                assert (await it.reload(**blocks, credentials=credentials)).outcome == "reloaded"
+                refused = await it.served.ask({**HELLO, "model": "other"}).answer()
+                assert (refused.status, "accepted it" in refused.error["message"]) == (401, is_told)

@@ -34,6 +34,8 @@ TWO_KEYS = (
     " `api-key`. Send one, as `Authorization: Bearer <key>`."
 )
 
+SIGN_IN = " If an application sends your login's token, sign in there again."
+
 LOCAL = Caller("local", "local", role="admin")
 """The caller of every request to a gatepass without keys, which serves only this machine."""
 
@@ -176,8 +178,8 @@ class Authenticator:
     ) -> Caller:
         presented = presented_keys(client_request.headers) if known is None else ()
         if known is None and not presented:
-            what = "API key" if self.tokens is None else "API key and no token"
-            raise errors.InvalidApiKey(f"The request has no {what}. Send it as `Authorization: Bearer <key>`.")
+            what, advice = ("API key", "") if self.tokens is None else ("API key and no token", SIGN_IN)
+            raise errors.InvalidApiKey(f"The request has no {what}. Send it as `Authorization: Bearer <key>`.{advice}")
         caller = known or self._known(presented, path_profile)
         if caller is None and self.tokens is not None:
             error = self.tokens.refusal(presented)

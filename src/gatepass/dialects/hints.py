@@ -218,19 +218,51 @@ def is_about_model(code: str | None, message: str, models: Collection[str] = ())
     return bool(is_named or (code or "").lower() in _NO_MODEL_CODES or re.search(_NO_MODEL, text))
 
 
+MODEL_CHARS = 256
+_NOUN = r"(?i)model|deployment|engine|模型|部署"
+_OF_OTHERS = (
+    rf"(?i){TOO_LONG_TEXT}|\bcontext\b|上下文|\b(?:api[ _-]?keys?|tokens?|jwt|bearer|auth\w{{1,20}}|permissions?|access"
+    r"|credentials?|subscription|allowed)\b|令牌|凭[证据]|密钥|权限"
+)
+"""Of a context, a credential or its rights."""
+
+
+def may_lack_model(error: UpstreamErrorReply, models: Collection[str]) -> bool:
+    """Whether a refusal names one of `models`, the names of the request's model, and may mean that it is unknown.
+
+    Not one that is about a context, a credential or an ability.
+    """
+    body = error.error_body
+    if error.http_status not in (400, 404, 422) or body is None or body.own or error.case not in ("", "about_model"):
+        return False
+    text, param = body.message[:MESSAGE_CHARS], (body.param or "").rpartition(".")[2].lower()
+    models = [name for name in models if len(name) <= MODEL_CHARS]  # a longer one takes too long to search for
+    words = "|".join(re.escape(name) for name in models if len(name) > 2)
+    has_word = words and re.search(rf"(?ai)(?<![\w.-])(?:{words})(?![\w-]|\.\w)", text) is not None
+    is_named = (has_word and re.search(_NOUN, f"{param} {text}")) or is_about_model(None, text, models)
+    is_of_others = param not in ("", "model", "none", "null") or re.search(_OF_OTHERS, text) or re.search(_UNABLE, text)
+    return bool(is_named) and not is_of_others
+
+
 def model_hint(
     model: str, error: UpstreamErrorReply, sent: str | None = None, route: str = "", operation: str = "chat"
 ) -> Remedy | None:
     """Return what to do if the upstream does not know the client's `model`, which may have been `sent` as another."""
-    body, known = error.error_body, model[:100]
+    body = error.error_body
     if error.http_status not in (400, 404, 422) or body is None or not is_about_model(body.code, body.message):
         return None
+    return unknown_model(model, error.hop, sent, route, operation)
+
+
+def unknown_model(model: str, hop: str, sent: str | None, route: str, operation: str) -> Remedy:
+    """Return what to do about a model that the upstream does not know. Arguments as for `model_hint`."""
+    known = model[:100]
     case, setting = "unknown_model", f"models.{known}.name"
     cause = f"gatepass sent the client's model name {known!r} unchanged."
     if sent not in (None, model):
         case, cause = "renamed_model", f"gatepass sent {str(sent)[:100]!r} for the client's model name {known!r}."
         setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]") + ".name"
-    names = {**names_of(error.hop, operation, known), "setting": setting}
+    names = {**names_of(hop, operation, known), "setting": setting}
     return Remedy(str(Advice(case, names)), case, setting, cause)
 
 

@@ -44,7 +44,7 @@ from gatepass.policy.limits import (
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
-from gatepass.types import Call, counted, header
+from gatepass.types import Call, counted, header, wait_text
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -461,15 +461,12 @@ def limit_reached(refused: Refused, tokens: int) -> GatewayError:
             retry_after_s=wait_s,
             setting=place,
         )
-    long = ((86_400, "d"), (3_600, "h"), (60, "min"))
-    size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
     has, less = "used", ""
     if limit.counts_tokens:  # running requests reserve their tokens
         has, less = f"no room for {tokens} more tokens in", ", or send a smaller max_tokens"
     return Limited(
         "limit_reached",
-        f"{whose(limit)} has {has} its limit of {limit_text(limit)} ({place})."
-        f" Retry in {math.ceil(wait_s / size_s)} {unit}{less}.",
+        f"{whose(limit)} has {has} its limit of {limit_text(limit)} ({place}). Retry in {wait_text(wait_s)}{less}.",
         retry_after_s=wait_s,
         setting=place,
     )

@@ -111,15 +111,32 @@ class Place(asyncio.Event):
         self._abort()
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """The last request for a model that the upstream answered without an error."""
+
+    token: Token | None
+    """None if its holder does not know it."""
+    credential: object
+    """The holder of its token, or what adds the headers."""
+    at_s: float
+    model: str
+    caller: str
+    """The client's names."""
+
+
+MOST_ACCEPTED = 100
+"""The models of an upstream for which that is known: of more, the first one leaves."""
+
+
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("confirmed", "healths", "learned", "of_models", "queue")
+    __slots__ = ("accepted", "healths", "learned", "of_models", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
-        self.confirmed: tuple[Token, str] | None = None
-        """The token that it accepted last, and for which model. None after it rejected a token."""
+        self.accepted: dict[str, Accepted] = {}
+        """By its own names of the models. Without their tokens after it rejected one."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.of_models: dict[str, TargetHealth] = {}

@@ -16,7 +16,7 @@ from gatepass import errors
 from gatepass.clock import sleep
 from gatepass.config.advice import Advice
 from gatepass.dialects.base import raw_request, with_query
-from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
+from gatepass.dialects.hints import MODEL_CHARS, is_about_model, is_about_path, model_hint
 from gatepass.draft import Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope, evidence_of
@@ -35,7 +35,7 @@ from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.response_translation import COMPACTION
 from gatepass.proxy import upstream_call
 from gatepass.proxy.admission import Admitted
-from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.app_state import MOST_ACCEPTED, Accepted, AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
@@ -137,17 +137,23 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
 
 def succeeded(attempt: Attempt) -> None:
     """Record that the upstream accepted the request and its token: a later rejection means that the token ended."""
-    upstream, token, sent = attempt.upstream, attempt.token, attempt.record.token
+    upstream, token, sent, call = attempt.upstream, attempt.token, attempt.record.token, attempt.call
     if attempt.failover is not None:
         attempt.failover.answered(attempt.state.clock.now())
-    if token is not None and sent is not None and upstream.holder is not None:
-        confirmed = token, attempt.target.model or attempt.call.model
-        if confirmed != upstream.state.confirmed:  # else the holder knows it, as after nearly every request
-            is_noted = upstream.holder.confirm(token, attempt.user(), sent.sent_s or 0.0)
-            upstream.state.confirmed = confirmed if is_noted else None
+    model, holder, accepted = attempt.target.model or call.model, upstream.holder, upstream.state.accepted
+    if holder is not None and token is not None and sent is not None:
+        known = accepted.get(model)
+        is_known = known is not None and known.token is token  # by the holder, as after nearly every request
+        if not is_known and not holder.confirm(token, attempt.user(), sent.sent_s or 0.0):
+            token = None
+    if len(model) <= MODEL_CHARS:
+        credential, at_s = holder or upstream.injector, attempt.waits_since_s or attempt.record.began_s
+        accepted[model] = Accepted(token, credential, at_s, call.model, call.caller)
+        if len(accepted) > MOST_ACCEPTED:
+            del accepted[next(iter(accepted))]
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
-    if (call := attempt.call).body and "stream" in call.operation.members:
+    if call.body and "stream" in call.operation.members:
         if attempt.chat is not None:
             _note_served_by_chat(attempt)
         elif (last := attempt.normalized) is not None:

@@ -18,7 +18,9 @@ import msgspec
 from gatepass.auth.caller import Caller
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
 from gatepass.fair_queue import FairQueue
-from gatepass.policy.balancing import WAYS, NoTarget, TargetHealth, next_target, ranked
+from gatepass.observability.observer import AttemptRecord
+from gatepass.observability.story import attempts_of
+from gatepass.policy.balancing import AVAILABLE, WAYS, NoTarget, TargetHealth, next_target, ranked
 from gatepass.policy.limits import Refused
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
@@ -26,7 +28,7 @@ from gatepass.proxy.admission import Admitted, limit_reached, never_fits
 from gatepass.proxy.app_state import AppState, Place
 from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
-from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Target, header
+from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Target, header, wait_text
 
 LOG = logging.getLogger("gatepass.targets")
 
@@ -305,10 +307,22 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         whose = f"Every target of the model {self.call.model!r}"
         if len(self.order) < len(self.healths):
             whose = f"The target of the model {self.call.model!r} for the object that the request names"
-        message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
+        names = ", ".join(dict.fromkeys(self.route.targets[at].upstream for at in self.order))
+        message = f"{whose} asked to wait, for at least {wait_text(wait_s)}: {names}."
         limited = Limited("targets_limited", message, retry_after_s=wait_s)
         limited.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
         return limited
+
+    def others(self, last: AttemptRecord, now_s: float) -> str:
+        """Return a sentence about the targets that failed before the `last` attempt or are kept away, "" for none."""
+        why = {(one.upstream, one.upstream_model): one.kind for one in attempts_of(last.after)}
+        for target, health in zip(self.route.targets, self.healths, strict=True):
+            word, _ = health.state(now_s, self.route.breaker, has_cooldown=self.route.has_cooldown)
+            if word != AVAILABLE:
+                why.setdefault((target.upstream, target.model), word)
+        why.pop((last.upstream, last.upstream_model), None)
+        named = ", ".join(dict.fromkeys(f"{upstream} ({word})" for (upstream, _), word in why.items()))
+        return named and f"Other targets of the model failed too: {named}."
 
     def shorten_wait(self, error: GatepassError, now_s: float) -> None:
         """Let `error` ask for the wait of the target that is free first."""

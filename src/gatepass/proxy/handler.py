@@ -25,10 +25,11 @@ from gatepass.auth.model_access import (
     usable_servers,
 )
 from gatepass.config.access import PLAIN
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, sentence
 from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import with_model
+from gatepass.observability.story import is_failure
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import has_messages
 from gatepass.protocols.operations import (
@@ -54,10 +55,11 @@ from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import FREE_BYTES, InFlightRequest
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
+from gatepass.proxy.retry import TOO_MANY
 from gatepass.proxy.routing import Route
 from gatepass.proxy.uploads import Form, boundary_of
-from gatepass.proxy.upstream_call import total_timeout
-from gatepass.types import Call, ClientRequest, Operation, Timeouts
+from gatepass.proxy.upstream_call import accepted_before, total_timeout
+from gatepass.types import Call, ClientRequest, Operation, Timeouts, wait_text
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
@@ -155,13 +157,13 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
 
     # Attempt the targets, and relay the first reply.
     if route.is_plain:
-        await _attempt(in_flight_request, route, call, None)
+        await _attempt(in_flight_request, route, call, None, catalog)
     else:
         make_place = partial(Place, caller.identity, cycle.unread_s, cycle.abort)
         async with Failover.begin(state, route, call, client_request, caller, make_place, context.admitted) as failover:
             if await failover.choose(now_s := state.clock.now()) is not None:
                 raise failover.unavailable(now_s)
-            await _attempt(in_flight_request, route, call, failover)
+            await _attempt(in_flight_request, route, call, failover, catalog)
 
 
 async def _verified(in_flight_request: InFlightRequest, context: RequestContext) -> Match:
@@ -192,7 +194,9 @@ def _authenticated(in_flight_request: InFlightRequest, context: RequestContext) 
     return found
 
 
-async def _attempt(in_flight_request: InFlightRequest, route: Route, call: Call, failover: Failover | None) -> None:
+async def _attempt(
+    in_flight_request: InFlightRequest, route: Route, call: Call, failover: Failover | None, catalog: ModelCatalog
+) -> None:
     """Send `call`, and relay the first good reply. One total timeout limits all attempts."""
     client_response, context = in_flight_request.response, in_flight_request.response.context
     state, profile = context.state, context.profile_rules.settings
@@ -206,10 +210,28 @@ async def _attempt(in_flight_request: InFlightRequest, route: Route, call: Call,
     try:
         classified = await send_with_retries(attempt, try_call, context, keep_alive)
         await relay(classified, context.attempt or attempt, client_response, keep_alive)
+    except (errors.UpstreamError, errors.TokenUnavailable, errors.Overloaded) as error:
+        _explain(error, context, context.attempt or attempt, catalog)
+        raise
     finally:
         keep_alive.stop()
         if timer is not None:
             timer.cancel()
+
+
+def _explain(error: GatepassError, context: RequestContext, attempt: Attempt, catalog: ModelCatalog) -> None:
+    """Add to the cause of `error`, which ended `attempt`, what gatepass knows besides the upstream's words."""
+    more, is_limit, failover = [accepted_before(attempt, error, context.caller)], False, attempt.failover
+    if isinstance(error, errors.UpstreamErrorReply) and (is_limit := error.http_status == TOO_MANY):
+        retry = f" Retry in {wait_text(error.retry_after_s)}." if error.retry_after_s else ""
+        more.append(f"The upstream {attempt.upstream.name!r} sets this limit, not gatepass.{retry}")
+    if failover is not None and (is_limit or is_failure(error.stable_code, error.http_status, error.case)):
+        more.append(others := failover.others(attempt.record, context.state.clock.now()))
+        if others and isinstance(error, errors.UpstreamErrorReply) and not is_limit:
+            error.original = b""  # else the client would not read it
+    for one in filter(None, more):
+        error.cause = f"{sentence(error.cause)} {one}"
+    catalog.explain_unknown(attempt, error)
 
 
 def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Timeouts) -> None:

@@ -22,15 +22,19 @@ from gatepass.auth.model_access import may_use
 from gatepass.cancel import timeout
 from gatepass.config.model import Config
 from gatepass.config.routes import OF_LIST, Model, ModelKind
-from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
+from gatepass.dialects.hints import may_lack_model, unknown_model
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply, UpstreamInvalid, UpstreamTimeout, sentence
 from gatepass.json_body import has_more, json_value
+from gatepass.learning.pointing import Refusal, is_named
+from gatepass.learning.quotes import top_of
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.protocols.operations import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import drop_tracebacks, send_own_call, send_whole
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply
-from gatepass.types import Target
+from gatepass.proxy.upstream_call import NAMED_BYTES
+from gatepass.types import Target, counted, span
 
 LOG = logging.getLogger("gatepass.catalog")
 
@@ -132,11 +136,45 @@ class ModelCatalog:
         upstreams = self.state.upstreams
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
         for upstream in wanted:
-            one = self._lists[upstream]
-            is_fresh = one.models is not None and now - one.fetched_s < FRESH_S
-            if not (one.fetch or is_fresh or now - one.failed_s < failed_s):
-                one.fetch = self.state.in_flight.tasks.spawn(self._fetch(upstream, one), f"models of {upstream}")
+            self._start_fetch(upstream, now, failed_s)
         return wanted
+
+    def _start_fetch(self, upstream: str, now_s: float, failed_s: float) -> _List:
+        one = self._lists[upstream]
+        is_fresh = one.models is not None and now_s - one.fetched_s < FRESH_S
+        if not (one.fetch or is_fresh or now_s - one.failed_s < failed_s):
+            one.fetch = self.state.in_flight.tasks.spawn(self._fetch(upstream, one), f"models of {upstream}")
+        return one
+
+    def explain_unknown(self, attempt: Attempt, error: GatepassError) -> None:
+        """Add to a refusal of a model that the upstream never accepted that its list, if it is known, lacks the name.
+
+        A list that is unknown or older than FRESH_S is fetched for later errors.
+        """
+        call, target, upstream = attempt.call, attempt.target, attempt.upstream
+        sent, body = target.model or call.model, (attempt.normalized or call).body
+        if not isinstance(error, UpstreamErrorReply) or not may_lack_model(error, (call.model, sent)):
+            return
+        if not upstream.dialect.lists_models or sent in upstream.state.accepted:
+            return
+        refusal = Refusal.of(frozenset(), 400, error.error_body, b"{}")  # None for a filter's words
+        members = top_of(body).values.keys() - {"model"} if len(body) <= NAMED_BYTES else ()
+        if refusal is None or is_named(refusal.text, members):
+            return
+        now_s, own = self.state.clock.now(), sent.lower()
+        one = self._start_fetch(upstream.name, now_s, FRESH_S)
+        names = {entry["id"].lower() for entry in one.models or ()}
+        # Ollama adds a tag, Gemini a folder
+        known = {part for name in names for part in (name, name.partition(":")[0], name.rpartition("/")[2])}
+        if not names or own in known or any("*" in name for name in names):
+            return
+        route = self.state.declared.route_setting(call.operation.configured_as, call.model)
+        remedy = unknown_model(call.model, error.hop, target.model, route, call.operation.name)
+        error.advice, error.case, error.setting = remedy[:3]
+        # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
+        listed = counted(len(names), "name") if len(names) < 100 else "more than 99 names"
+        age = span(min(now_s - one.fetched_s, 99 * 86_400))
+        error.cause = f"{sentence(error.cause)} {remedy.cause} The upstream's list ({listed}, {age} old) lacks it."
 
     async def _known(self) -> list[Entry]:
         """The configured names, and the models of the last lists that match a wildcard route."""

@@ -10,6 +10,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from gatepass import errors
+from gatepass.auth.caller import Caller
+from gatepass.auth.model_access import may_use
 from gatepass.cancel import timeout
 from gatepass.clock import wait_at_most
 from gatepass.config.advice import Advice, with_variable
@@ -50,6 +52,7 @@ from gatepass.types import (
     Response,
     Timeouts,
     settings_of,
+    span,
 )
 
 ERROR_BYTES = 64 * 1024
@@ -140,7 +143,8 @@ async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
     holder, token, user, caller = attempt.upstream.holder, attempt.token, attempt.user(), attempt.call.caller
     if holder is None or token is None:
         return False
-    attempt.upstream.state.confirmed = None
+    state = attempt.upstream.state
+    state.accepted = {model: replace(one, token=None) for model, one in state.accepted.items()}
     if attempt.renewed:
         holder.rejected_again(token, user, caller, is_page=is_page(error))
         return False
@@ -230,6 +234,39 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
         rejection.advice, rejection.case, rejection.setting = remedy.advice, remedy.case, remedy.setting
     if attempt.renewed and rejection.http_status in REFUSED:
         rejection.should_retry = False
+
+
+SAME_MODEL_S = 300.0
+"""How long it counts that a key was accepted for the model for which it is rejected now."""
+
+
+def accepted_before(attempt: Attempt, error: GatepassError, caller: Caller) -> str:
+    """Return when the upstream accepted the credential that it rejects with `error`, "" if that is not known.
+
+    It names a model that `caller` used, or that the configuration names, if `caller` may use it.
+    """
+    upstream, call, accepted = attempt.upstream, attempt.call, attempt.upstream.state.accepted
+    is_rejected = isinstance(error, errors.UpstreamAuth) or error.case in ("static_key", "header_key", "rejected_token")
+    is_of_rights = re.search(r"(?i)\ballowed\b|permission|access to|to access|权限|开通", error.cause[:MESSAGE_CHARS])
+    if not is_rejected or is_of_rights or not (upstream.holder or header_keys(upstream)):
+        return ""
+    now_s, model = attempt.state.clock.now(), attempt.target.model or call.model
+    if model in accepted and now_s - accepted[model].at_s > SAME_MODEL_S:
+        del accepted[model]
+    known = [one for one in accepted.values() if one.credential is (upstream.holder or upstream.injector) and one.model]
+    if not known:
+        return ""
+    is_configured = attempt.state.routes.configured_name
+    shown = [one for one in known if one.caller == call.caller or is_configured(one.model) == one.model]
+    # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
+    shown = [one for one in shown if may_use(caller, one.model) and not re.search(r"\d{3}", one.model)]
+    last = max(shown or known, key=lambda one: one.at_s)
+    named = repr(last.model) if shown else "this model" if last.model == call.model else "another model"
+    key = "key" if attempt.token is None or attempt.token.lifetime_s is None else "login"
+    return (
+        f"The upstream accepted it {span(min(now_s - last.at_s, 99 * 86_400))} ago for {named}: if the {key} was not"
+        " revoked since, the upstream's own key for what is behind it is wrong."
+    )
 
 
 def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Remedy:
