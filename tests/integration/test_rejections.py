@@ -252,7 +252,7 @@ async def test_a_rejection_after_a_change_is_renewed_once_and_is_no_error_of_the
 
 def keyed(first: str, *more: str) -> dict[str, Any]:
     """Callers of which the first may use all models, and each other one the model of its own name."""
-    keys = [{"name": first, "hash": hash_key(f"gp-{first}-0123456789abcdef")}]
+    keys: list[dict[str, Any]] = [{"name": first, "hash": hash_key(f"gp-{first}-0123456789abcdef")}]
     keys += [{"name": one, "hash": hash_key(f"gp-{one}-0123456789abcdef"), "models": [one]} for one in more]
     return {"keys": keys}
 
@@ -279,8 +279,8 @@ async def test_a_key_that_was_accepted_for_another_model_is_not_called_wrong_alo
     async with Scripted(answer=serve) as upstream:
         key = {"credential": "llm"} if place == "credential" else {"headers": {"x-api-key": "sk-of-the-upstream"}}
         login = {"llm": {"type": "static", "token": "sk-of-the-upstream"}} if "credential" in key else {}
-        blocks = {"upstreams": {"chat": {"base_url": upstream.url, **key}}, "credentials": login, "clock": clock}
-        async with gateway(**blocks) as gp:
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": upstream.url, **key}}, "credentials": login}
+        async with gateway(**blocks, clock=clock) as gp:
             said = [await gp.ask({**HELLO, "model": "broken"}).answer()]
             for name in ("good", "broken"):
                 said.append(await gp.ask({**HELLO, "model": name}).answer())

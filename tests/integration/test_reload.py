@@ -588,7 +588,7 @@ async def test_a_key_that_a_reload_replaced_was_never_accepted(serve):
         return GOOD if is_good else [Send(reply({"error": {"message": "no"}}, 401))]
 
     async with Scripted(answer=answer) as upstream:
-        blocks = {"upstreams": {"chat": {"base_url": upstream.url, "credential": "llm"}}}
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": upstream.url, "credential": "llm"}}}
         good, bad = ({"llm": {"type": "static", "token": f"sk-{one}-key"}} for one in ("good", "bad"))
         async with serve(**blocks, credentials=good) as it:
             assert (await it.served.ask().answer()).status == 200
