@@ -13,7 +13,7 @@ from gatepass.config.upstream import RagflowPaths
 from gatepass.errors import UpstreamErrorReply
 from gatepass.observability.story import names_of
 from gatepass.replies.error_body import MESSAGE_CHARS
-from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
+from gatepass.types import FINAL_CODES, MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
 
 class Hint(msgspec.Struct, frozen=True):
@@ -39,8 +39,6 @@ class Remedy(NamedTuple):
 
 _NO_ASSISTANT = r"^no authorization\.?$"
 _NOT_FOUND = r"^resource not found\.?$"
-NO_PATH = "no_path"
-"""The case of which `ReceivedReply.missing` tells more."""
 REJECTION = "rejected_without_401"
 """Of a token. That of a key is `ReceivedReply.rejected`."""
 OF_TOKENS = (403, 419, 498)
@@ -113,13 +111,6 @@ HINTS = (
     ),
     Hint("", REJECTION, OF_TOKENS[1:]),
     Hint(r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1", "doubled_path", (404,)),
-    Hint(
-        # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot
-        r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"
-        r"|no static resource",
-        NO_PATH,
-        (404, 405),
-    ),
 )
 AZURE_HINTS = (
     Hint(_NOT_FOUND, "azure_resource", (404,)),
@@ -141,31 +132,57 @@ RAGFLOW_HINTS: Mapping[RagflowPaths, tuple[Hint, ...]] = {
     ),
 }
 
-_OWN_PATH = r"\(?(?:post:? )?/(?:[\w.-]+/)*(?:responses|messages)/?\)?"
-_NO_PATH = (
-    rf"(?i)(?:invalid url|cannot post|unrecognized request url):? {_OWN_PATH}"
-    rf"|(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint):?(?: {_OWN_PATH})?"
-)
-_NOTHING_THERE = (
-    r"(?i)(?:404:? )?(?:(?:resource |route |page |path |endpoint )?not found|method not allowed)|no static resource \S+"
-    r"|no (?:such |matching )?(?:route|path|endpoint|handler)(?: (?:was )?(?:matched|found|exists|configured))?"
-    rf"(?: (?:with|for) (?:those values|this request)| for {_OWN_PATH})?"
-    rf"|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?"
-)
-"""Whole texts: one that quotes the client has more. They need a status for what is missing."""
+NO_PARAMS = frozenset(("", "none", "null", "validation_error", "body", "request"))
+"""Values of `param` that name no member (LiteLLM, Cerebras)."""
+ABSENT = (404, 405, 501)
+"""The statuses of a path that a server lacks."""
 NO_SUCH_PAGE = r"(?i)40[45]|not (?:found|allowed)"
 """In the title of a page in place of an answer."""
+_THING = r"(?:url|uri|path|route|page|endpoint|resource|file|method|operation|handler|api)"
+_NO = (
+    r"(?:no|unknown|invalid|unsupported|unrecogni[sz]ed)"
+    rf"(?: (?:such|matching|matched|static|request|requested|http|api|registered|valid)){{0,3}} {_THING}s?"
+    r"(?: (?:was|is|found|matched|matches|exists|for|with|full|those values|this request)){0,4}:?"
+)
+_NOT = r"(?: (?:is|was|were|could|can|does))?(?: ?not|n't)(?: (?:be|yet|currently)){0,2}"
+OWN_PATH = (
+    r"[\"'`(]?(?:post\b:? ?)?(?:https?://[^\s/]{1,100})?(?:/|/?[\w.-]{1,40}/(?:[\w.-]{1,40}/){0,5})LAST/?[\"'`)]?"
+)
+"""The path of an operation, whose last part takes the place of `LAST`."""
+_NAMED = (
+    rf"(?:{OWN_PATH}(?: {_THING})?"
+    rf"|[\"'`]?LAST[\"'`]?(?: {_THING}| ?(?:接口|端点|路径)|(?= (?:is|was) | ?[不未暂尚]|[\W]{{0,3}}\Z)))"
+)
+_OF_PATH = (
+    rf"(?:requested )?(?:http )?(?:{_THING} ?)?{_NOT} ?(?:found|allowed|implemented|supported|available|exist)"
+    rf"|{_NO}(?: {OWN_PATH})?(?: for request \S{{1,99}})?|(?:cannot|can't) (?:post|find) {OWN_PATH}"
+    rf"|(?:{_THING} )?{OWN_PATH}(?: {_THING})?(?:{_NOT} \w{{2,20}})?"
+    r"|(?:该|此|请求的|当前)?(?:接口|路径|地址|资源|页面|路由|方法)(?:地址|路径)?(?:不存在|未找到|不支持|未实现)"
+)
+"""What web frameworks and routers write with a status of `ABSENT`."""
+_OF_NAME = (
+    rf"{_NO} {OWN_PATH}|not (?:supported|implemented):? {OWN_PATH}|{_NAMED}{_NOT} (?:supported|implemented)"
+    rf"|{_NAMED}(?: (?:is|was))? (?:unsupported|unimplemented|unknown)"
+    rf"|(?:[\w'\"`.-]{{1,40}} ){{0,4}}(?:does not|doesn't|cannot|can't) (?:support|implement) (?:the )?{_NAMED}"
+    rf"|(?:[\w-]{{1,40}} ){{0,2}}\w{{0,9}}(?:暂|尚|目前)?不支持(?:该|此)? ?{_NAMED}"
+    rf"|{_NAMED} ?(?:暂|尚|目前)?(?:不支持|未实现)"
+)
+"""With a 400 or a 500 too, which must have the operation's path or name."""
 
 
-def is_about_path(error: UpstreamErrorReply) -> bool:
-    """Whether an upstream's error means that it lacks the path of the request, and not the model or another object."""
-    status, body = error.http_status, error.error_body
-    is_missing = status in (404, 405, 501)
-    if body is None:
+def says_no_path(error_body: UpstreamErrorBody, status: int, path: str = "") -> bool:
+    """Whether an upstream's error means, by its first sentence, that it lacks the `path` of an operation; "" is any.
+
+    The sentence is read whole, because one that quotes a client has more. A 502 to 504 is of a proxy.
+    """
+    if (error_body.param or "").strip().lower() not in NO_PARAMS or (error_body.code or "").lower() in FINAL_CODES:
         return False
-    shown = body.message[:MESSAGE_CHARS].rstrip(" .")
-    return (is_missing and (body.own == "page" or re.fullmatch(_NOTHING_THERE, shown) is not None)) or (
-        (is_missing or status == 400) and re.fullmatch(_NO_PATH, shown) is not None
+    texts = rf"{_OF_PATH}|{_OF_NAME}" if status in ABSENT else _OF_NAME if status in (400, 500) else r"(?!)"
+    last = re.escape(path.partition("{")[0].strip("/")) or r"[\w.-]{1,40}"
+    begins = r"(?i)(?:\w{1,30} error: )?(?:error: )?(?:http )?(?:40[045]|50[01])?[ :-]{0,3}(?:(?:the|this) )?"
+    ends = r"(?: (?:(?:on|by|at|in|for) (?:this|the|that)|by|on)(?: [\w.-]{1,40}){0,4})?(?:[.,;!。，](?:\s[\s\S]*)?)?"
+    return (
+        re.fullmatch(f"{begins}(?:{texts}){ends}".replace("LAST", last), error_body.message[:MESSAGE_CHARS]) is not None
     )
 
 

@@ -19,7 +19,17 @@ from msgspec.structs import replace
 from gatepass import errors
 from gatepass.config.advice import Advice, filled
 from gatepass.config.upstream import RejectionConfig
-from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
+from gatepass.dialects.hints import (
+    ABSENT,
+    HINTS,
+    NO_SUCH_PAGE,
+    OF_TOKENS,
+    REJECTION,
+    Hint,
+    Remedy,
+    case_of,
+    says_no_path,
+)
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.json_body import decoded
@@ -67,6 +77,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """What the client requested."""
     route: str = ""
     """The setting that chose the upstream for this model, "" if an operation's or `*` did."""
+    path: str = ""
+    """The operation's, without the version. "" for any."""
     missing: str = "no_version"
     """The case of an error that means that the upstream lacks the path of the request."""
     largest: tuple[str, int] = ("", 0)
@@ -244,19 +256,19 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     """Return what the first hint says that matches the error in `reply`, and the error's case."""
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
-    # a reply without a text means that there is nothing at its path
-    is_page, found = error_body.own == "page" and not reply.support_id, ""
-    title = reply.page.title if is_page else ""
-    lacks_page = is_page and (not title or re.search(NO_SUCH_PAGE, title) is not None)
+    found = ""
     for hint in reply.hints:
         if hint.operation not in ("", reply.operation) or (hint.statuses and status not in hint.statuses):
             continue
         more = error_body.param if hint.operation else error_body.code if hint.case == REJECTION else None
         is_meant = re.search(hint.pattern, start, re.IGNORECASE) or (more and re.search(hint.pattern, more, re.I))
-        if is_meant or (hint.case == NO_PATH and lacks_page):
+        if is_meant:
             found = hint.case
             break
-    if found == NO_PATH:
+    is_page = error_body.own == "page" and status in ABSENT and not reply.support_id  # nothing is at its path
+    title = reply.page.title if is_page else ""
+    lacks_page = is_page and (not title or re.search(NO_SUCH_PAGE, title) is not None)
+    if not found and (lacks_page or says_no_path(error_body, status, reply.path)):
         return Remedy("", reply.missing, reply.route, _text(reply.missing, "sentence", reply, reply.route))
     if found == "header_too_large":
         setting, size_bytes = reply.largest

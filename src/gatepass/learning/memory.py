@@ -96,6 +96,7 @@ class Memory:
         """The scopes that have rules, expired or not. Empty for most upstreams."""
         self._helped: _Shelf[str, tuple[dict[LearnedRule, str], float]] = _Shelf(most_of_caller, most_of_all)
         self._useless: _Shelf[str, float] = _Shelf(most_of_caller, most_of_all)
+        self._absent: _Shelf[str, tuple[str, float]] = _Shelf(most_of_caller, MOST_FACTS)
         self._accepted: _Shelf[tuple[str, str], float] = _Shelf(most_of_caller, most_of_all)
         self._served_s: _Shelf[bool, float] = _Shelf(most_of_caller, MOST_FACTS)
         """When the upstream last served a stream and a whole reply, by `is_stream`."""
@@ -204,6 +205,16 @@ class Memory:
         if last_s is None or last_s + MINUTE_S <= now_s or scope in self._refused_s.by_scope:  # nearly never
             self._served_s.put(scope, is_stream, now_s)
             self._refused_s.pop(scope, is_stream)
+
+    def note_absent(self, scope: RuleScope, evidence: str, now_s: float) -> None:
+        """Keep for a minute that the upstream lacks the path of `scope`, if the path `may_store_missing`."""
+        if self.may_store_missing(scope, now_s):
+            self._absent.put(scope, "", (evidence_of(evidence), now_s + MINUTE_S))
+
+    def absent(self, scope: RuleScope, now_s: float) -> str | None:
+        """Return the evidence that the upstream lacked the path of `scope` within the last minute; None without."""
+        evidence, until_s = self._absent.get(scope, "") or ("", 0.0)
+        return evidence if until_s > now_s else None
 
     def may_store_missing(self, scope: RuleScope, now_s: float, *, is_stream: bool | None = None) -> bool:
         """Note that the upstream refused a kind of reply (None: the path), and return whether it may be taken for

@@ -15,6 +15,7 @@ from typing import Self
 
 import msgspec
 
+from gatepass.dialects.hints import NO_PARAMS
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS, squashed
 from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
@@ -63,8 +64,6 @@ _NEVER_TEXT = (
 """A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
 _WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content|reasoning_content\W{1,3}is missing"
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
-_NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
-"""Values of `param` that name no member (LiteLLM, Cerebras)."""
 OF_NAMES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", ZOD_CODE))
 """Codes that mean that the upstream does not know the name of a member, so that its value does not matter."""
 _CODES = OF_NAMES | {"unsupported_value"}
@@ -165,6 +164,16 @@ def plain(text: str) -> str:
     text = re.sub(_PYTHON_DETAIL, lambda found: f"\n{'.'.join(re.findall(_LOC, found[1]))}: {found[3]}\n", text)
     text = re.sub(_PLACE_ALONE, r"\1: ", re.sub(_AT, r'"\2.\1"', re.sub(_KEY, "\n", re.sub(_COPY, "", text))))
     return re.sub(QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)
+
+
+def is_of_filter(error_body: UpstreamErrorBody, text: str) -> bool:
+    """Whether an error with `text` may be of a filter or a policy: its request is never sent again in another form."""
+    labels = ((error_body.code or "").lower(), (error_body.kind or "").lower())
+    return (
+        any(re.search(_NEVER_CODE, one) for one in labels if " " not in one)
+        or re.search(_NEVER_LABEL, json.dumps(error_body.raw)) is not None
+        or re.search(_NEVER_TEXT, text) is not None
+    )
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -307,9 +316,7 @@ class Refusal:
         text = text[: MOST_ERROR_CHARS + 1]  # of a longer one only `code` and `param` count
         if no_room(text) is None and not NEVER_CODES.isdisjoint((code, kind)):
             return None
-        is_of_filter = any(re.search(_NEVER_CODE, one) for one in (code, kind) if " " not in one)
-        is_of_filter = is_of_filter or re.search(_NEVER_LABEL, json.dumps(error_body.raw)) is not None
-        if is_of_filter or re.search(_NEVER_TEXT, text) is not None:
+        if is_of_filter(error_body, text):
             return None
         found = sent_in(body)
         sent = found or top_of(body)
@@ -321,7 +328,7 @@ class Refusal:
         is_quoting = found is None or is_echo(sent, text) or is_repeated(texts, unnamed)
         if is_quoting and inside:
             return None
-        param = None if is_failure or (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
+        param = None if is_failure or (error_body.param or "").strip().lower() in NO_PARAMS else error_body.param
         shown = f"{code}: {param}" if is_quoting else text
         is_unread = is_quoting or is_failure
         quotes, read = (None, "") if is_unread else (Quotes(text, sent, values), plain(text)[:MOST_CHARS])

@@ -16,10 +16,11 @@ from gatepass import errors
 from gatepass.clock import sleep
 from gatepass.config.advice import Advice
 from gatepass.dialects.base import raw_request, with_query
-from gatepass.dialects.hints import MODEL_CHARS, is_about_model, is_about_path, model_hint
+from gatepass.dialects.hints import ABSENT, MODEL_CHARS, is_about_model, model_hint
 from gatepass.draft import Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope, evidence_of
+from gatepass.learning.absent_path import lacks_path
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.rows import LearningSettings, Step, advice, steps
 from gatepass.learning.session import GUESSED_BYTES, LearningSession
 from gatepass.normalize.embeddings_request import has_empty_text, has_token_ids
@@ -53,7 +54,7 @@ from gatepass.proxy.retry import COMPLETE, Allowed, Outcome, Repeat, decide, is_
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
 from gatepass.replies.error_body import is_http_error
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import Call, OutboundRequest, Response, Target
+from gatepass.types import SERVER_ERROR, Call, OutboundRequest, Response, Target
 
 EMPTY_ADVICE = "`input` contains an empty text, which this upstream may refuse. Leave it out."
 IDS_ADVICE = (
@@ -211,17 +212,18 @@ def _note_served_by_chat(attempt: Attempt) -> None:
     """Store that chats serve the operation, if the upstream has just been seen to lack its path."""
     state, upstream, learned = attempt.state, attempt.upstream, attempt.upstream.state.learned
     scope, now_s = _scope(attempt, attempt.call), state.clock.now()
-    if attempt.absent is not None and learned.may_store_missing(scope, now_s):
-        text = attempt.absent.message
-        if learned.commit(scope, SERVED_BY_CHAT, text, now_s) is not None:
-            what = (scope.operation, SERVED_BY_CHAT.entry, evidence_of(text), scope.owner)
-            change = RuleChange(attempt.call.id, "learned", upstream.name, scope.model, *what)
-            state.observers.tell(state.observers.rule_changed, change)
+    evidence = learned.absent(scope, now_s)
+    if evidence is not None and learned.commit(scope, SERVED_BY_CHAT, evidence, now_s) is not None:
+        what = (scope.operation, SERVED_BY_CHAT.entry, evidence, scope.owner)
+        change = RuleChange(attempt.call.id, "learned", upstream.name, scope.model, *what)
+        state.observers.tell(state.observers.rule_changed, change)
     learned.used(scope, SERVED_BY_CHAT)
 
 
 WITHOUT_OWN_THOUGHTS = (ChangeRule("thoughts", (drop_own_thoughts,)),)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
+NO_CHAT = "no_chat"
+"""The case of an upstream that lacks the path of a chat too."""
 
 
 def _scope(attempt: Attempt, call: Call) -> RuleScope:
@@ -240,46 +242,74 @@ def served_by_chat(upstream: Upstream, operation: str, now_s: float) -> bool:
     return any(SERVED_BY_CHAT in learned.of(scope, now_s) for scope in scopes)
 
 
-def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
-    """Whether `error` to a call that a chat may serve means that the upstream lacks its path."""
-    translation = PROTOCOLS[attempt.call.operation.protocol].translation
-    may_change = translation is not None and attempt.chat is None and attempt.target.protocols is None
-    if not may_change or not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
+async def _lacks_path(attempt: Attempt, error: GatepassError, call: Call | None) -> bool:
+    """Whether `error` to `call` means that the upstream lacks its path."""
+    if not isinstance(error, UpstreamErrorReply) or error.http_status not in (*ABSENT, 400, 500) or call is None:
         return False
-    learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
-    return is_about_path(error) and not learned.is_useless(_scope(attempt, attempt.call), SERVED_BY_CHAT.entry, now_s)
+    work = partial(lacks_path, error, call, (call.model, attempt.call.model, attempt.target.model or ""))
+    return await attempt.state.body_threads.run(call.caller, call.body, work)
+
+
+async def _may_be_chat(attempt: Attempt, error: GatepassError) -> bool:
+    """Whether `error` means that the upstream lacks the path of a call that a chat can express, and none has failed."""
+    translation, base, upstream = PROTOCOLS[attempt.call.operation.protocol].translation, attempt.base, attempt.upstream
+    if translation is None or base is None or attempt.chat is not None or attempt.target.protocols is not None:
+        return False
+    now_s, scope = attempt.state.clock.now(), _scope(attempt, attempt.call)
+    is_useless = upstream.state.learned.is_useless(scope, SERVED_BY_CHAT.entry, now_s)
+    if is_useless or not upstream.learns or not await _lacks_path(attempt, error, base):
+        return False
+    try:
+        await attempt.state.body_threads.run(
+            base.caller, base.body, partial(translation.chat_call, base, CHAT_OPERATION)
+        )
+    except errors.CallerError:
+        return False
+    return True
 
 
 async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profile_rules: ProfileRules) -> Call:
     """Return `call`, or the chat that serves it at an upstream that does not speak `protocol`.
 
-    The chat has the rules for a chat. Raises InvalidRequest for what it cannot express, and UnsupportedOperation for
-    what no chat serves.
+    The chat has the rules for a chat. With `protocols` alone, raises InvalidRequest for what it cannot express, and
+    UnsupportedOperation for what no chat serves.
     """
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
-    if target.protocols is None:
-        learned, now_s = upstream.state.learned, attempt.state.clock.now()
-        is_spoken = not (attempt.absent or SERVED_BY_CHAT in learned.of(_scope(attempt, attempt.call), now_s))
-    else:
-        is_spoken = protocol.family in ("", *target.protocols)
-    if is_spoken and not has_begun:
-        if OWN_THOUGHT not in call.operation.members or OWN_THOUGHT.encode() not in call.body:
-            return call
-        return await normalize_large(call, target, WITHOUT_OWN_THOUGHTS, attempt.state.body_threads)
-    if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
-        spoken = ", ".join(sorted(target.protocols or ()))
-        lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
-        way = COMPACTION if call.operation.protocol == "compact" else Advice()
-        cause = f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
-        raise errors.UnsupportedOperation(cause, advice=str(way), case=way.case)
-    call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
-    attempt.chat = await attempt.state.body_threads.run(
-        call.caller, call.body, partial(translation.chat_call, call, CHAT_OPERATION)
-    )
-    chat = attempt.chat.call
-    rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
-    return await normalize_large(chat, target, rules, attempt.state.body_threads)
+    is_declared, threads = target.protocols is not None, attempt.state.body_threads
+    is_spoken = protocol.family in ("", *target.protocols) if target.protocols is not None else not _is_learned(attempt)
+    if not is_spoken or has_begun:
+        if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
+            spoken = ", ".join(sorted(target.protocols or ()))
+            lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
+            way = COMPACTION if call.operation.protocol == "compact" else Advice()
+            cause = (
+                f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
+            )
+            raise errors.UnsupportedOperation(cause, advice=str(way), case=way.case)
+        asked = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
+        try:
+            attempt.chat = await threads.run(
+                call.caller, call.body, partial(translation.chat_call, asked, CHAT_OPERATION)
+            )
+        except errors.CallerError:
+            if is_declared or has_begun:
+                raise
+        else:
+            chat = attempt.chat.call
+            rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
+            return await normalize_large(chat, target, rules, threads)
+    if OWN_THOUGHT not in call.operation.members or OWN_THOUGHT.encode() not in call.body:
+        return call
+    return await normalize_large(call, target, WITHOUT_OWN_THOUGHTS, threads)
+
+
+def _is_learned(attempt: Attempt) -> bool:
+    """Whether the upstream has been seen to lack the path: by this request, or by the caller's requests before it."""
+    learned, scope, now_s = attempt.upstream.state.learned, _scope(attempt, attempt.call), attempt.state.clock.now()
+    if attempt.absent is not None or SERVED_BY_CHAT in learned.of(scope, now_s):
+        return True
+    return learned.absent(scope, now_s) is not None and not learned.is_useless(scope, SERVED_BY_CHAT.entry, now_s)
 
 
 async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:
@@ -323,7 +353,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     has_token = is_rejected and await upstream_call.renew_token(attempt, error)
     base, now_s, failover = attempt.base, attempt.state.clock.now(), attempt.failover
     attempt.has_token, attempt.token_expired = has_token, isinstance(error, TokenExpired)
-    attempt.learns, attempt.lacks_path = base is not None and bool(base.body), _lacks_path(attempt, error)
+    attempt.learns, attempt.lacks_path = base is not None and bool(base.body), await _may_be_chat(attempt, error)
     attempt.repeats_stale = attempt.repeats_stale and upstream.settings.repeat_stale
     attempt.tried_s = now_s - (attempt.target_began_s or attempt.record.began_s)
     left_s = attempt.deadline_s - now_s
@@ -572,9 +602,11 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call, admitted:
 
 async def _learn(attempt: Attempt, error: GatepassError, allowed: Allowed) -> bool:
     """Return whether a rule was learned from `error`, so that a retry can succeed, or a chat is tried."""
-    if attempt.lacks_path:
+    if attempt.lacks_path and isinstance(error, UpstreamErrorReply):
         leave_target(attempt)
-        attempt.base, attempt.absent = None, error if isinstance(error, UpstreamErrorReply) else None
+        attempt.base, attempt.absent = None, error
+        learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
+        learned.note_absent(_scope(attempt, attempt.call), error.message, now_s)
         return await _stay(attempt, error, allowed)
     base = attempt.base
     if base is None or not isinstance(error, UpstreamError) or not attempt.upstream.learns:
@@ -598,12 +630,12 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     """Return the error for the client after the last attempt ended with `error`, with advice if gatepass has some."""
     if is_rejected or (isinstance(error, errors.UpstreamAuth) and attempt.upstream.holder is None):
         upstream_call.explain_rejection(attempt, error)
-    if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
-        body, has_no_path = error.error_body, is_about_path(error)
-        if has_no_path or (body is not None and is_about_model(body.code, body.message)):
-            learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
-            learned.note_useless(_scope(attempt, attempt.call), SERVED_BY_CHAT.entry, now_s)
-        error = absent if has_no_path else error
+    if isinstance(error, UpstreamErrorReply) and attempt.target.protocols is None:
+        error = error if attempt.chat is None else await _error_of_chat(attempt, error)
+        learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
+        is_bare = error is attempt.absent or error.case.startswith("no_api")
+        if is_bare and learned.is_useless(_scope(attempt, attempt.call), NO_CHAT, now_s):
+            error.advice, error.case, error.setting = "", NO_CHAT, ""
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):
         if base.body and attempt.normalized is not None:
@@ -619,6 +651,21 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
             upstream_call.name_tool(shown, attempt, attempt.normalized)
     leave_target(attempt)
     return shown
+
+
+async def _error_of_chat(attempt: Attempt, error: UpstreamErrorReply) -> UpstreamErrorReply:
+    """Remember that a chat failed, unless its request is the cause. Return the first error if it lacks a path too."""
+    learned, scope, now_s = attempt.upstream.state.learned, _scope(attempt, attempt.call), attempt.state.clock.now()
+    body, absent, status = error.error_body, attempt.absent, error.http_status
+    has_no_path = await _lacks_path(attempt, error, attempt.normalized)
+    is_useless = has_no_path or (body is not None and is_about_model(body.code, body.message))
+    if absent is not None and learned.absent(scope, now_s) is None:  # else the caller's next request begins as a chat
+        is_useless = is_useless or (status < SERVER_ERROR and not is_limited(status, error.retry_after_s))
+    if is_useless:
+        learned.note_useless(scope, SERVED_BY_CHAT.entry, now_s)
+    if has_no_path:
+        learned.note_useless(scope, NO_CHAT, now_s)
+    return absent if has_no_path and absent is not None else error
 
 
 async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: UpstreamError) -> UpstreamError:

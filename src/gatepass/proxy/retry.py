@@ -131,6 +131,7 @@ def decide(
         by_policy = allowed.refused and (allowed.has_next or outcome is not Outcome.NOTHING_WRITTEN)
     elif outcome in REPLIES:
         by_policy = allowed.refused if is_limited(status, wait_s) else allowed.run and status >= SERVER_ERROR
+        by_policy = by_policy and not tried.lacks_path
     else:
         by_policy = allowed.run and outcome in _NO_REPLY
     if by_policy and allowed.has_time:

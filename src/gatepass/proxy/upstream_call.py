@@ -35,6 +35,7 @@ from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import attempts_of
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.chat_request import SHOWN_CHARS
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Place, Upstream
 from gatepass.proxy.context import Attempt
@@ -394,6 +395,7 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         model=attempt.call.model,
         operation=operation.name,
         route=route,
+        path="" if is_mcp else operation.path if attempt.chat is None else CHAT_OPERATION.path,
         missing=missing,
         largest=largest,
     )

@@ -1,12 +1,11 @@
 import pytest
 
 from gatepass.config.upstream import RejectionConfig
-from gatepass.dialects.hints import AZURE_HINTS, Remedy, is_about_path, model_hint, tried_with
+from gatepass.dialects.hints import AZURE_HINTS, Remedy, model_hint, tried_with
 from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply, sentence
 from gatepass.protocols.chat import CHAT
-from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.unit.learning.rejections import STREAM, VERIFY
 
@@ -152,41 +151,6 @@ def test_only_an_upstream_with_ragflows_dialect_gets_its_advice(paths, message, 
     assert hint not in hinted(message, 404)
 
 
-@pytest.mark.parametrize(
-    ("status", "message", "is_meant"),
-    [
-        (404, "Not Found", True),
-        (405, "Method Not Allowed", True),
-        (404, "Invalid URL (POST /v1/responses)", True),
-        (404, "Cannot POST /v1/responses", True),
-        (404, "No static resource v1/messages.", True),  # Spring
-        (404, "no Route matched with those values", True),  # Kong
-        (404, "404 Route Not Found", True),  # APISIX
-        (404, "No matching route found.", True),
-        (501, "no handler for POST /v1/responses", True),
-        (404, "no route for the model m/messages", False),
-        (404, "The path /v1/responses is not supported", True),
-        (400, "Unknown path: /v1/messages", True),
-        (404, "The model `gpt-9` does not exist", False),
-        (404, "Previous response with id 'resp_1' not found.", False),
-        (500, "Not Found", False),
-        (400, STREAM, False),
-        (400, "Invalid value: '/responses'. Supported values are: 'x'.", False),
-        (400, "Unexpected value(s) `x/messages` for the `anthropic-beta` header.", False),
-        (400, "body/messages/0/content/0/thinking must be string", False),
-        (400, 'model "m" is not accessible via the /responses endpoint', False),
-        (400, "Invalid URL in image_url", False),
-        (400, "unsupported url ftp://a/messages", False),
-        (404, "Failed to fetch image: server answered with an HTML page", False),
-        (400, "`store` is wrong: see https://docs.example/api/responses", False),
-    ],
-)
-def test_an_error_is_about_the_path_or_about_something_else(status, message, is_meant):
-    body = read_error_body({"error": {"message": message}})
-    error = UpstreamErrorReply(message, upstream="u", status=status, error_body=body)
-    assert is_about_path(error) is is_meant
-
-
 AGAIN = "its issuer returned the same token again"
 
 
@@ -279,24 +243,6 @@ def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_n
     for remedy, end in zip(drawn, ("to the upstream's name for it.", "that the upstream has."), strict=True):
         assert remedy is not None
         assert remedy.advice.endswith(end)
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind", "is_meant"),
-    [
-        (404, b"", "text/plain", True),
-        (405, b"", "text/plain", True),
-        (404, b"<html><head><title>404 Not Found</title></head><body>nginx</body></html>", "text/html", True),
-        (404, b"<html><body>Cannot POST /v1/responses</body></html>", "text/html", True),  # Express
-        (404, b"404 page not found\n", "text/plain", True),
-        (400, b"<html><title>Request Header Too Large</title></html>", "text/html", False),
-    ],
-)
-def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, body, kind, is_meant):
-    headers = ((b"content-type", kind.encode()),)
-    error = classify_error(ReceivedReply("chat", status, headers, body, host="llm.example"))
-    assert isinstance(error, UpstreamErrorReply)
-    assert is_about_path(error) is is_meant
 
 
 @pytest.mark.parametrize(("block", "names_path"), [(b"", True), (b"Your support ID is: 4711-0815-123", False)])

@@ -1,0 +1,58 @@
+"""Decide whether an upstream's error means that it lacks the path of an operation, which a chat may serve instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from gatepass.dialects.hints import ABSENT, NO_PARAMS, OWN_PATH, is_about_model, says_no_path
+from gatepass.errors import UpstreamErrorReply
+from gatepass.learning.pointing import NEVER_CODES, Refusal, is_of_filter
+from gatepass.learning.quotes import BODY_BYTES, top_of
+from gatepass.types import Call
+
+_OBJECTS = frozenset(("previous_response_id", "conversation", "prompt", "container"))
+_OF_OBJECT = (
+    rb'"(?:file_(?:id|url)|image_url)"\s*:\s*"(?!data:)|"type"\s*:\s*"(?:url|file|item_reference)"|"container"\s*:\s*"'
+)
+"""Something that the upstream stores or fetches, so that it may be what is missing."""
+_OTHERS = (
+    r"(?i)\b(?:models?|deployments?|engines?|agents?|assistants?|images?|pictures?|audio|videos?|documents?|accounts?"
+    r"|tenants?|subscriptions?|credentials?|api[ _-]?keys?|quota|permissions?|(?<!request )id)\b|模型|部署|图片|密钥|权限"
+)
+_BLOCKED = r"(?i)\b(?:denied|forbidden|rejected|blocked)\b| \(id "
+_NOUNS = frozenset(("tool", "stream", "thinking", "token", "role"))
+
+
+def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -> bool:
+    """Whether `error`, the answer to `call`, means that the upstream lacks the path of the operation.
+
+    Any 404, 405 or 501 means it that speaks of nothing in the request, such as a model, one of `models` or a member,
+    and quotes none of it; a 400 or 500 only by its words. It compares up to 1.5 MB, so it may run in a thread.
+    """
+    body, status, path = error.error_body, error.http_status, call.operation.path
+    is_told = body is not None and says_no_path(body, status, path)
+    if body is None or not (is_told or status in ABSENT) or is_of_filter(body, body.message):
+        return False
+    top, codes = top_of(call.body).values, {(body.code or "").lower(), (body.kind or "").lower()}
+    names_object = any(top.get(name, {"null"}) != {"null"} for name in _OBJECTS)
+    if names_object or (len(call.body) <= BODY_BYTES and re.search(_OF_OBJECT, call.body) is not None):
+        return False
+    if body.own:  # gatepass's sentence about an empty reply or a page
+        return re.search(_BLOCKED, body.message) is None
+    names = "|".join((_OTHERS, *(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)" for name in models if len(name) > 2)))
+    is_named = re.search(names, body.message) is not None or (body.param or "").strip().lower() not in NO_PARAMS
+    if is_named or not NEVER_CODES.isdisjoint(codes) or is_about_model(body.code, body.message):
+        return False
+    if is_told:
+        return True
+    last = path.strip("/")
+    text = re.sub(OWN_PATH.replace("LAST", re.escape(last)), "…", body.message)
+    values = [value.decode("latin-1") for _, value in call.headers]
+    refusal = Refusal.of(call.operation.members, 400, replace(body, message=text), call.body, values)
+    if refusal is None or refusal.quotes is None or refusal.places or _NOUNS & refusal.nouns:
+        return False
+    sent = (*refusal.sent.texts, *values, *call.operation.request_headers)
+    words = {word.rstrip(".:") for word in re.findall(r"\w[\w.:/@-]{2,199}", body.message)}
+    return words.isdisjoint(one for one in sent if re.search(r"[\d_/-]", one)) and refusal.named().keys() <= {last}
