@@ -159,6 +159,7 @@ async def errors_of(gp: Any, *more: dict[str, Any]) -> list[tuple[str, str, str]
         body = {"model": "m", **BODIES["messages"], **one}
         answered = await gp.ask(body, "/v1/messages", headers=HEADERS).answer()
         (story,) = await stories(gp.state, answered.headers["x-request-id"], bodies=False)
+        assert story.error is not None
         found.append((answered.json()["error"]["message"], story.error.case, story.error.action))
     return found
 

@@ -19,7 +19,8 @@ _OF_OBJECT = (
 """Something that the upstream stores or fetches, so that it may be what is missing."""
 _OTHERS = (
     r"(?i)\b(?:models?|deployments?|engines?|agents?|assistants?|images?|pictures?|audio|videos?|documents?|accounts?"
-    r"|tenants?|subscriptions?|credentials?|api[ _-]?keys?|quota|permissions?|(?<!request )id)\b|模型|部署|图片|密钥|权限"
+    r"|tenants?|subscriptions?|credentials?|api[ _-]?keys?|quota|permissions?|(?<!request )id)\b"
+    r"|模型|部署|图片|密钥|权限"
 )
 _BLOCKED = r"(?i)\b(?:denied|forbidden|rejected|blocked)\b| \(id "
 _NOUNS = frozenset(("tool", "stream", "thinking", "token", "role"))
