@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.dialects.hints import is_about_path
+from gatepass.dialects.hints import says_no_path
 from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error
 from gatepass.errors import UpstreamHtml
 from gatepass.observability.redaction import Redactor
@@ -236,7 +236,7 @@ def test_nothing_is_decided_by_the_text_of_a_page():
     for text in ("Invalid URL (POST /v1/responses)", "The token has expired", "model not found", "Retry after 90 s"):
         error = error_of(404, page(text))
         assert text in error.message
-        assert is_about_path(error) == is_about_path(plain)
+        assert not says_no_path(error.error_body, 404)
         decided = ("advice", "case", "setting", "retry_after_s", "http_status", "public_code", "retryable")
         assert [getattr(error, name) for name in decided] == [getattr(plain, name) for name in decided]
         assert error.error_body == plain.error_body
