@@ -31,6 +31,8 @@ def asked(operation: str, case: Case, model: str) -> dict[str, Any]:
 
 def answering(cases: dict[str, Case], operation: str, **chats: Any) -> Any:
     def answer(request: Any) -> Dialogue:
+        if request.target.endswith("/models"):  # fetched behind an error about a model
+            return [Send(reply({"detail": "Not Found"}, 404))]
         model = request.json()["model"]
         if request.target.endswith("/chat/completions"):
             return [Send(chats.get("chat", reply(CHAT)))]
