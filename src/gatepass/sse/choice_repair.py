@@ -41,7 +41,7 @@ from gatepass.sse.tool_calls import (
 # The names of the repairs, as they appear in x-gatepass-adapted
 
 WRAPPED = "repair=wrapped"
-"""`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
+"""`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped, and a `finish_reason` beside no choices moved."""
 MESSAGE = "repair=message"
 """A chunk with `message`, or a chat's with `text`, gets a delta, also one that is a whole completion.
 

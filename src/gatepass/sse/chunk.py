@@ -14,6 +14,7 @@ import msgspec
 
 from gatepass.config.advice import with_variable
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.replies import content
 from gatepass.replies.error_body import Mask
 from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.event import read_json
@@ -131,11 +132,18 @@ def text_of_id(value: Any) -> str:
 
 
 def unwrap(payload: Object) -> Object:
-    """Return the chunk or completion inside `{"code": 0, "data": {…}}`, else `payload` itself."""
-    if not payload.get("choices"):
-        inside = payload.get("data")
-        if isinstance(inside, dict) and "choices" in inside:
-            return inside
+    """Return the chunk or completion inside `{"code": 0, "data": {…}}`, else `payload` itself.
+
+    One without choices that has a `finish_reason` gets a choice with it.
+    """
+    if payload.get("choices"):
+        return payload
+    inside = payload.get("data")
+    if isinstance(inside, dict) and ("choices" in inside or finish_reason(inside)):
+        payload = inside
+    if not payload.get("choices") and (end := finish_reason(payload)):
+        rest = {name: value for name, value in payload.items() if name != "finish_reason"}
+        return {**rest, "choices": [{"index": 0, "delta": {}, "finish_reason": end}]}
     return payload
 
 
@@ -212,7 +220,7 @@ def event_value(data: bytes, name: bytes) -> Any:
     except ValueError:
         if name != b"error":
             raise
-        return data[:ERROR_BYTES].decode("utf-8", "replace")
+        return content.words(data[:ERROR_BYTES])
 
 
 def plain_text(data: bytes) -> str:

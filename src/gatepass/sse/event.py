@@ -185,6 +185,11 @@ class Framer:
         large, self.large, self.is_blocked = self.large, b"", self.overflowed
         return large
 
+    def take_unfinished(self) -> bytes:
+        tail, self._edge = self.tail, b"\n"
+        self.unfinished.clear()
+        return tail
+
     def _keep(self, rest: bytes, window: bytes) -> None:
         self.unfinished += rest
         if not self.unfinished:

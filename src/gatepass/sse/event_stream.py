@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_body import BOM, takes_long
 from gatepass.observability.redaction import SHORTEST_CHARS
+from gatepass.replies import content
 from gatepass.replies.error_body import reason_of
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
@@ -59,8 +60,8 @@ _LIKE_DONE = re.compile(rb"(?i)[^\w:]{0,8}done[^\w:]{0,8}")
 """A `[DONE]` in other letters, quotes or brackets."""
 _TAG = re.compile(rb"<[^<>]*>")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
-LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
-NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LINES, LAST_EVENT, ADDED_DONE)
+JOINED, LAST_EVENT, ADDED_DONE = "sse=joined", "sse=last-event", "sse=done"
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LINES, JOINED, LAST_EVENT, ADDED_DONE)
 """The changes that validation makes.
 
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
@@ -68,9 +69,17 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LINES, LAST_EVENT, ADDED_DONE
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LINES: It removes lines that the format does not define, after they were read for an error, and masks known secrets in
   the other lines beside the data.
+- JOINED: It adds the blank lines of a stream with one line end between its events.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
 - ADDED_DONE: It adds the `[DONE]` of a complete stream, also in place of one that is spelled otherwise (`data: done`).
 """
+
+_JOINED = re.compile(
+    rb"\n(?:(?<=[}\]]\n)|(?<=[}\]]\r\n))(?=(?:(?:event|id):[^\r\n]{0,200}+\r?\n){0,2}+data:[ \t]{0,8}+[{\[])"
+)
+"""The line end between two events without a blank line. A JSON document in several lines has a comma there."""
+FIELDS_BYTES = 512
+"""It looks so far ahead at most."""
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
@@ -256,6 +265,7 @@ class EventStream:
             sent = self._fast_path.changed(piece) if self._fast_path.changes else piece
             return sent if self._after is None else self._for_client(sent)
         run = self._framer.feed(piece)
+        run = run + self._take_joined(len(piece)) if self._framer.unfinished else run
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
         if self._is_over:
@@ -363,7 +373,7 @@ class EventStream:
     def _reason(self, error: GatepassError) -> GatepassError:
         """Return `error`, or the upstream's own words in its place."""
         is_cut = self._text and isinstance(error, UpstreamClosed | UpstreamEmpty)
-        words = self._source.read_error({"error": self._text.decode("utf-8", "replace")}) if is_cut else None
+        words = self._source.read_error({"error": content.words(self._text)}) if is_cut else None
         return error if words is None else chunk.upstream_error_event(self._source.upstream, words)
 
     def _read_text(self, text: bytes) -> None:
@@ -397,6 +407,7 @@ class EventStream:
 
     def _in_this_turn(self, run: bytes) -> bytes:
         """Return the first events of `run` for which this turn has lines left, and keep the others in `waiting`."""
+        run = self._separated(run)
         lines = count_lines(run)
         if lines <= self._lines_left:
             self._lines_left -= lines
@@ -406,6 +417,22 @@ class EventStream:
             end = first_event(run)  # an event with more lines than a turn has gets a turn alone
         self._lines_left, self.waiting = 0, run[end:]
         return run[:end]
+
+    def _take_joined(self, new_bytes: int) -> bytes:
+        """Return the events in what is unfinished because it has no blank lines between its events."""
+        framer, run = self._framer, b""
+        start = max(len(framer.unfinished) - new_bytes - FIELDS_BYTES, 0)
+        if any(map(_ends_event, _JOINED.finditer(framer.unfinished, start))):
+            run = framer.feed(self._separated(framer.take_unfinished()))
+        if JOINED in self._adapted and framer.unfinished.endswith((b"}\n", b"}\r\n", b"[DONE]\n", b"[DONE]\r\n")):
+            run += framer.feed(b"\n")
+        return run
+
+    def _separated(self, run: bytes) -> bytes:
+        separated = _JOINED.sub(lambda found: b"\n\n" if _ends_event(found) else b"\n", run)
+        if len(separated) > len(run):
+            self._adapted[JOINED] = None
+        return separated
 
     def _validate_run(self, run: bytes) -> bytes:
         if self.has_ids and (
@@ -663,6 +690,11 @@ def _is_joined(block: bytes) -> bool:
     end = max(beginning.rfind(b"\n"), beginning.rfind(b"\r")) + 1  # to read a line without its end takes 10 s
     first, line_feed, _ = (parse_event(beginning[:end]).data or b"").partition(b"\n")
     return line_feed != b"" and is_json(first)
+
+
+def _ends_event(line_end: re.Match[bytes]) -> bool:
+    run = line_end.string
+    return run.startswith(b"data:", run.rfind(b"\n", 0, line_end.start()) + 1)
 
 
 def _without_id(block: bytes) -> bytes:

@@ -379,26 +379,75 @@ def test_error_in_a_foreign_shape_is_left_to_the_caller_to_report(event, message
 
 # --- events without blank lines ---------------------------------------------------------------------------
 
-JOINED = b"".join(one.replace(b"\n\n", b"\n") for one in REALISTIC[:-1])
+CHUNKS = REALISTIC[:-1]
+NAMED = [b"event: x\n" + one for one in CHUNKS]
+ADDED = "sse=joined"
 
 
-@pytest.mark.parametrize("last", [b"data: [DONE]\n\n", b"data: [DONE]\n", b"data: [DONE]", b"", b'data: {"cho'])
-def test_lines_that_no_blank_lines_part_name_them(last):
+def with_one_line_end(events: list[bytes], line_end: bytes = b"\n") -> bytes:
+    return b"".join(event.removesuffix(b"\n").replace(b"\n", line_end) for event in events)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("events", [CHUNKS, NAMED, [b"id: 7\n" + one for one in NAMED]], ids=["data", "event", "id"])
+@pytest.mark.parametrize("last", [b"data: [DONE]\n\n", b"data: [DONE]\n", b"data: [DONE]"])
+def test_events_with_one_line_end_between_them_get_their_blank_lines(events, last, line_end):
+    body = with_one_line_end(events, line_end) + last
+    for size in (1, 7, 100, 1_000, len(body)):
+        got, stream = relayed(*(body[at : at + size] for at in range(0, len(body), size)))
+        got += stream.finish()
+        assert (stream.done, stream.failure, stream.adapted[0]) == (True, None, ADDED)
+        assert [one for one in client_reads(got) if one] == client_reads(b"".join([*events, DONE]))
+
+
+def test_an_event_with_one_line_end_arrives_with_that_line_end():
     stream = new_stream()
-    assert stream.feed(JOINED + last) + stream.finish() == b""
-    assert stream.failure is not None
-    assert "without the blank line" in stream.failure.message
+    lines = [event.removesuffix(b"\n") for event in CHUNKS]
+    assert stream.feed(lines[0]) == b""  # an event may have more lines
+    assert stream.feed(lines[1]) == CHUNKS[0] + CHUNKS[1]
+    assert [stream.feed(line) for line in lines[2:]] == CHUNKS[2:]
 
 
-@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_joined_stream_that_is_cut_is_an_error_after_its_events():
+    got, stream = relayed(with_one_line_end(CHUNKS[:5]) + b'data: {"cho')
+    assert (got, stream.finish()) == (b"".join(CHUNKS[:5]), b"")
+    assert code(stream) == "upstream_closed"
+
+
+PRETTY = b"data: " + json.dumps(chunk({"content": "a", "list": [{"b": 1}, {"c": {}}]}), indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        PRETTY.replace(b"\n", b"\ndata: ") + b"\n\n",
+        text("a").replace(b"\n\n", b"\nid: 1\n\n"),
+        b"id: {a}\n" + text("a"),
+        b"event: [x]\n" + text("a"),
+        b": {}\n" + text("a"),
+        text("a").replace(b"\n\n", b"\ndata: \n\n"),
+        text("}\ndata: {").replace(b"\n\n", b"\nevent: message\n\n"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 9, 10_000])
+def test_an_event_of_several_lines_stays_one_event(event, size):
+    body = event + text("b") + event
+    got, stream = relayed(*(body[at : at + size] for at in range(0, len(body), size)))
+    assert (got, ADDED in stream.adapted, stream.failure) == (body, False, None)
+
+
 @pytest.mark.parametrize("lines", [10_001, 900, 1_100])
-def test_a_long_stream_without_blank_lines_names_them(lines, end):
+def test_a_piece_with_more_than_a_large_event_and_without_blank_lines_says_that_they_lack(lines):
     pad = "x" * (10 if lines > 2_000 else 2_000)
     stream = stream_module.EventStream(StreamSource("chat", 64 << 20, read_error))
-    stream.feed(text(pad).replace(b"\n\n", b"\n") * lines + end)
+    joined = text(pad).replace(b"\n\n", b"\n") * lines
+    stream.feed(joined + b"\n")
     stream.finish()
     assert stream.failure is not None
     assert "without the blank line" in stream.failure.message
+    stream = stream_module.EventStream(StreamSource("chat", 64 << 20, read_error))
+    got = b"".join(stream.feed(joined[at : at + 65_536]) for at in range(0, len(joined), 65_536))
+    assert got + stream.finish() == text(pad) * lines
 
 
 def test_one_value_on_several_lines_is_one_event():

@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.errors import UpstreamClosed, UpstreamEmpty
 from gatepass.protocols.responses import ResponseProgress
-from tests.unit.sse.repair_streams import new_repair
+from tests.unit.sse.repair_streams import new_repair, payloads
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -142,6 +142,27 @@ def test_body_that_ended_whole_without_its_answer_is_a_failure(body, expected):
     out = stream.feed(body) + stream.finish()
     assert (code(stream), stream.done) == (expected, False)
     assert not looks_finished(out)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        {**chunk(None), "choices": []},
+        {"object": "chat.completion.chunk", "usage": {"prompt_tokens": 1, "completion_tokens": 1}},
+        {"choices": None},
+        {},
+    ],
+)
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_finish_reason_without_choices_is_that_of_the_choice(last, reason, is_wrapped):
+    event = {**last, "finish_reason": reason}
+    stream = new_stream(repair=new_repair(include_usage=None))
+    out = stream.feed(HELLO + data({"code": 0, "data": event} if is_wrapped else event)) + stream.finish()
+    assert (stream.done, stream.failure) == (True, None)
+    assert {"sse=done", "repair=wrapped"} <= {*stream.adapted}
+    end = payloads(out)[-2]
+    assert (end["choices"], "finish_reason" in end) == ([{"index": 0, "delta": {}, "finish_reason": reason}], False)
 
 
 LIKE_DONE = [
