@@ -145,6 +145,14 @@ def is_login_page(page: bytes) -> bool:
     return re.search(_LOGIN_PAGE, decoded(page[:WHOLE_BYTES])) is not None
 
 
+def words(body: bytes) -> str:
+    """Return the text of `body`, "" if it is no text: a third of its beginning cannot be shown."""
+    text = decoded(body)
+    start = text[: error_body.MESSAGE_CHARS]
+    odd = sum(char == "\ufffd" or not (char.isprintable() or char.isspace()) for char in start)
+    return "" if 3 * odd > len(start) else text
+
+
 def title_of(page: str) -> str | None:
     found = re.search(_TITLE, page)
     return found[1] if found and found[1].strip() else None

@@ -125,9 +125,18 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "unsupported_grant_type": ("grant_type",),
     "invalid_scope": ("scope",),
     "invalid_target": ("audience", "extra"),
+    "invalid_resource": ("extra", "scope"),  # Entra
     "invalid_grant": ("subject", "subject_file"),
+    "no_words": ("client_id", "client_secret", "client_auth", "scope"),
 }
-"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
+"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2, or after a refusal without a text."""
+_OTHER_WORDS: Mapping[str, str] = {
+    # glewlwyd, and sentences
+    "invalid_scope": r"(?i)\bscopes?_(?:invalid|unknown|denied|not_\w+)|\b(?:unknown|unsupported)_scope"
+    r"|\bscopes?\b.{0,60} (?:invalid|unknown|unsupported|denied|not \w)|\b(?:invalid|unknown|unsupported) scopes?\b",
+    "invalid_resource": r"AADSTS(?:500011|50001|90014|900144)\b",
+}
+"""Of issuers that send another code."""
 
 
 SOURCE_SETTINGS: Mapping[str, str] = {
@@ -143,7 +152,8 @@ SOURCE_SETTINGS: Mapping[str, str] = {
 
 def oauth_code(words: str) -> str:
     """Return the code of REFUSED_SETTINGS in an issuer's text, "" without one: issuers wrap it in other words."""
-    return next((code for code in REFUSED_SETTINGS if re.search(rf"\b{code}\b", words)), "")
+    patterns = [*((code, rf"\b{code}\b") for code in REFUSED_SETTINGS), *_OTHER_WORDS.items()]
+    return next((code for code, pattern in patterns if re.search(pattern, words)), "")
 
 
 def failure_advice(failure: FetchFailure, credential: str, settings: Credential) -> Advice:
@@ -158,7 +168,8 @@ def failure_advice(failure: FetchFailure, credential: str, settings: Credential)
         return Advice({"file": "expired_file", "exec": "expired_output"}.get(settings.type, ""))
     block, known = f"credentials.{credential}", REFUSED_SETTINGS.get(failure.code, ())
     names = {"credential": credential}
-    if used := [name for name in known if getattr(settings, name, None) is not None] or known:
+    known = known if settings.type == "oauth2" else ()
+    if used := [name for name in known if name == "scope" or getattr(settings, name) is not None] or known:
         return Advice("refused", {**names, "setting": ", ".join(f"{block}.{name}" for name in used)})
     if failure.case != FailureCase.REFUSED:
         if failure.kind is FailureKind.LIMITED:

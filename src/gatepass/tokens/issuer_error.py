@@ -17,7 +17,7 @@ from gatepass.http_client.fault_text import redirect_place
 from gatepass.json_body import decoded
 from gatepass.observability.redaction import MASK
 from gatepass.replies import content
-from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, before_trace, read_error_body, says_failure
+from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, before_trace, clean, read_error_body, says_failure
 from gatepass.replies.retry_after import retry_after_s
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
 from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
@@ -50,6 +50,8 @@ WRONG_URL = "the URL is wrong: "
 FAULTS: Mapping[str, str] = {FailureCase.REFUSED: REFUSED, FailureCase.WRONG_URL: WRONG_URL}
 _SUCCESS_CODE = r"0+\Z|200\d{0,3}\Z"
 _REFUSED = r"[0-9]{2,3}(401|403)\Z"
+HINTS = ("error_hint", "hint")
+"""The reason in a reply of Ory, Authelia or PHP's league/oauth2-server, whose description only explains the code."""
 _PATH = r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}"
 """A file or an address, which the operator needs in an error text. It is not masked: a token without a digit in 24
 characters is improbable."""
@@ -133,6 +135,9 @@ def error_in(document: Any, mask: Mask) -> UpstreamErrorBody | None:
     found = read_error_body(members, refused=True, mask=mask)
     if found is None or (found.own and not (found.code or found.status)):
         return None
+    if isinstance(document.get("error"), str):
+        hints = (hint for name in HINTS if isinstance(hint := document.get(name), str) and hint.strip())
+        found = replace(found, message=clean(next(hints, found.message), mask))
     # Corporate gateways write `{"code": 0, "msg": "success", ...}` around every reply.
     is_success = not says_failure(document) and re.match(_SUCCESS_CODE, found.code or "") is not None
     return None if is_success else found
@@ -190,7 +195,7 @@ def error_response_failure(
     elif page is not None:
         text = f"an HTML page, {page.title}" if page.title else "an HTML page"
     else:
-        text = before_trace(reply.text)
+        text = before_trace(content.words(reply.body))
     words = one_line(text, reply.mask)
     is_refused = _is_definite(reply, found)
     if found is not None:  # with an unknown code it may be a refusal
@@ -209,7 +214,7 @@ def error_response_failure(
         why if page is None else page.added_to(why),
         kind,
         case=case,
-        code=oauth_code(words),
+        code=oauth_code(words if reply.status not in DEFINITE_STATUSES or re.search(r"\w", words) else "no_words"),
         retry_after_s=wait_s(reply, words, kind),
     )
     failure.detail = page.detail if page is not None else failure.detail

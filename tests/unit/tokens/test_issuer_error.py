@@ -1,10 +1,11 @@
 import json
+import re
 from typing import Any
 
 import pytest
 
 from gatepass.replies.error_body import says_failure
-from gatepass.tokens.failure import FailureKind
+from gatepass.tokens.failure import FailureKind, failure_advice
 from gatepass.tokens.issuer_error import (
     MAX_MESSAGE_CHARS,
     OUTAGE_RETRY_AFTER_S,
@@ -23,7 +24,7 @@ from gatepass.tokens.issuer_error import (
     wait_s,
     words_of,
 )
-from tests.unit.tokens.scripted import timed_response
+from tests.unit.tokens.scripted import http_json, oauth2, timed_response
 
 NOW = 1_800_000_000.0
 """Fri, 15 Jan 2027 08:00:00 GMT."""
@@ -47,6 +48,20 @@ WITHOUT_ERROR: tuple[Any, ...] = (
         ({"error": {}, "msg": "busy"}, "busy"),
         ({"code": True, "title": "Forbidden"}, "Forbidden"),
         ({"detail": ["first", "second"]}, "first; second"),
+        # Ory and Authelia, league/oauth2-server: the description is the same for each error of a code
+        (
+            {
+                "error": "invalid_client",
+                "error_description": "Client authentication failed",
+                "error_hint": 'Use "basic".',
+            },
+            'invalid_client: Use "basic".',
+        ),
+        (
+            {"error": "invalid_request", "message": "Malformed.", "hint": "Check `scope`"},
+            "invalid_request: Check `scope`",
+        ),
+        ({"error": "invalid_client", "error_hint": " ", "error_description": "No."}, "invalid_client: No."),
         *((document, None) for document in WITHOUT_ERROR),
     ],
 )
@@ -305,3 +320,40 @@ def test_secrets_are_masked_before_the_cut():
 )
 def test_retry_after_in_seconds_or_as_a_date(headers, asked_s):
     assert wait_s(timed_response(429, headers, wall_s=NOW), kind=FailureKind.LIMITED) == asked_s
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "settings"),
+    [
+        (403, b"", "client_id client_secret client_auth scope"),
+        (401, b" {} ", "client_id client_secret client_auth scope"),
+        (400, b"[]", "client_id client_secret client_auth scope"),
+        (400, b'{"error":"scope_invalid"}', "scope"),
+        (400, b'{"error":"invalid_request","error_description":"The scope llm.use is not allowed"}', "scope"),
+        (403, b'{"message":"Unknown scope: llm"}', "scope"),
+        (400, b'{"error":"unsupported_scope"}', "scope"),
+        (400, b'{"error":"invalid_resource","error_description":"AADSTS50001: Resource not provided"}', "extra scope"),
+        (
+            400,
+            b'{"error":"invalid_request","error_description":"AADSTS900144: The body must contain scope."}',
+            "extra scope",
+        ),
+        (400, b'{"error":"invalid_client"}', "client_id client_secret client_auth"),
+        (403, b"RBAC: access denied", "token_url"),
+        (503, b"", "token_url"),
+    ],
+)
+def test_a_refusal_names_the_settings_that_it_is_about(status, body, settings):
+    failure = error_response_failure(response(status, body), "sso")
+    advised = str(failure_advice(failure, "corp", oauth2(client_secret="s")))
+    assert re.findall(r"credentials\.corp\.(\w+)", advised) == settings.split()
+
+
+def test_a_login_that_refuses_without_a_text_names_no_setting_of_oauth2():
+    failure = error_response_failure(response(403, b""), "sso", is_login=True)
+    assert re.findall(r"credentials\.corp\.(\w+)", str(failure_advice(failure, "corp", http_json()))) == ["url"]
+
+
+def test_a_reply_that_is_no_text_is_not_quoted():
+    failure = error_response_failure(response(502, bytes(range(256)) * 8), "sso")
+    assert failure.reason == "sso answered 502"
