@@ -256,6 +256,8 @@ TOO_LONG_TEXT = (
     r"|\b(?:prompt|input|messages)\b.{0,40}? exceeds? (?:the )?max(?:imum)? length"
     r"|(?:prompt|提示词) ?[超过]长|超[过出].{0,10}上下文长度|上下文长度.{0,10}超[过出]"
     r"|context (?:size|length|window) (?:was |has been |is )?exceeded"
+    r"|\b(?:prompt|input)(?:s|_\w{1,20})?\b.{0,40}? (?:must|should) (?:be|have) (?:less|smaller|shorter|fewer) than"
+    r" (?:\d+ tokens|.{0,20}?\bmax_)"
 )
 """Messages of a request that exceeds the context. Zhipu, Moonshot, DashScope and MiniMax have codes of their own."""
 REFUSED_CONTENT = frozenset(
@@ -367,13 +369,15 @@ class Response(Protocol):
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
     """The options of an embeddings request: the number of vectors, their encoding, and their length or None.
 
-    `declared_by`: the setting that has the length, "" if the request names it.
+    `declared_by`: the setting that has the length, "" if the request names it. `is_packed`: the numbers have a format
+    of the upstream's own, in which base64 stays as it is.
     """
 
     count: int
     base64: bool = False
     dimensions: int | None = None
     declared_by: str = ""
+    is_packed: bool = False
 
     @classmethod
     def of(cls, top: TopLevel, declared: tuple[int, str] | None = None) -> Self:
@@ -383,7 +387,15 @@ class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
         is_count, declared_by = type(dimensions) is int and 0 <= dimensions < 10**9, ""
         if dimensions is None and declared is not None:
             (dimensions, declared_by), is_count = declared, True
-        return cls(count, top.get("encoding_format") == "base64", dimensions if is_count else None, declared_by)
+        is_packed = has_number_format(top.get)
+        length = dimensions if is_count and not is_packed else None
+        return cls(count, top.get("encoding_format") == "base64", length, declared_by, is_packed)
+
+
+def has_number_format(value_of: Callable[[str], Any]) -> bool:
+    """Whether a request for vectors chooses another format of their numbers: vLLM's members, and that of Mistral."""
+    names, plain = ("embed_dtype", "endianness", "output_dtype"), (None, "float", "float32", "little")
+    return any(value_of(name) not in plain for name in names)
 
 
 MAX_MODEL_CHARS = 512

@@ -2,6 +2,7 @@
 errors that know a tool by its number."""
 
 import json
+import struct
 from base64 import b64encode
 from typing import Any
 
@@ -145,6 +146,40 @@ async def test_a_vector_alone_in_a_list_is_the_vector(given, expected, encoding)
     assert nested.json() == plain.json()
     assert nested.headers["x-gatepass-adapted"].split(", ")[-1] == "embeddings=row"
     assert encoding == "base64" or [one["embedding"] for one in nested.json()["data"]] == expected
+
+
+HALF = [b64encode(struct.pack("<3e", *numbers)).decode() for numbers in ([0.5, 1, 2], [3, 4, 5])]
+
+
+@pytest.mark.parametrize(
+    ("members", "sent"),
+    [
+        ({"embed_dtype": "float16", "encoding_format": "base64"}, HALF),
+        ({"embed_dtype": "float16", "encoding_format": "base64", "dimensions": 3}, HALF),
+        ({"output_dtype": "ubinary", "dimensions": 24}, [[1, 2, 3], [4, 5, 6]]),
+        ({"endianness": "big", "encoding_format": "base64"}, [[0.5, 1], [2, 3]]),  # a server that ignores both
+    ],
+)
+async def test_vectors_in_another_format_of_numbers_are_relayed_as_they_came(members, sent):
+    answer = await answer_from([Send(vectors(*sent))], {"model": "e", "input": ["a", "b"], **members}, "/v1/embeddings")
+    assert answer.status == 200
+    assert [one["embedding"] for one in answer.json()["data"]] == sent
+    assert "x-gatepass-adapted" not in answer.headers
+
+
+async def test_vectors_in_another_format_have_one_length():
+    body = {"model": "e", "input": ["a", "b"], "embed_dtype": "fp8_e4m3", "encoding_format": "base64"}
+    answer = await answer_from([Send(vectors("AAAA", "AAAAAAA="))], body, "/v1/embeddings")
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+
+
+async def test_bytes_in_place_of_json_are_not_quoted():
+    floats = struct.pack("<400f", *(at / 7 for at in range(400)))
+    answer = await answer_from(
+        [Send(reply(floats, content_type="application/octet-stream"))], {"model": "e", "input": "a"}, "/v1/embeddings"
+    )
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+    assert answer.error["message"].endswith("answered 200 OK with neither JSON nor text.")
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
     if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
     if error_body is None:
-        excerpt = clean(decoded(reply.body), reply.mask, EXCERPT_CHARS)
+        excerpt = clean(content.words(reply.body), reply.mask, EXCERPT_CHARS)
         if not re.search(r"\w", excerpt):  # such as {}
             excerpt = f"{reply.answered} with a body without {f'a reason: {excerpt}' if excerpt else 'text.'}"
             case = "no_reason"
@@ -366,8 +366,10 @@ def _classify_json(
         document = content.parse(reply.body)
     except ValueError as error:
         if content.first_bytes(reply.body)[:1] not in (b"{", b"["):  # such as a filter's page without markup
-            excerpt = clean(decoded(reply.body[: content.WHOLE_BYTES]), reply.mask, EXCERPT_CHARS)
-            return invalid(reply, f"with a text instead of JSON: {excerpt}")
+            excerpt = clean(content.words(reply.body[: content.WHOLE_BYTES]), reply.mask, EXCERPT_CHARS)
+            return invalid(
+                reply, f"with a text instead of JSON: {excerpt}" if excerpt else "with neither JSON nor text"
+            )
         if (lines := _fault_of_lines(reply)) is not None:
             return lines
         reason = _AT_BYTE.sub("", str(error))

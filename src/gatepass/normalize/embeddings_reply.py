@@ -352,13 +352,13 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
         if written.rfind(b"[") != 0 or not _have_only_numbers(written, [(0, len(written))]):
             raise unreadable(written, "a vector", _NOT_NUMBERS)
         try:
-            if options.base64:
+            if is_new := options.base64 and not options.is_packed:
                 entry["embedding"] = msgspec.Raw(_in_base64(written))
             else:
                 RAW.decode(written)
         except ValueError:
             raise unreadable(written, "a vector", _NOT_NUMBERS) from None
-        return length, options.base64
+        return length, is_new
     if not written.startswith(b'"'):
         raise InvalidReply("an entry has no vector")
     try:
@@ -366,6 +366,8 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
         data = a2b_base64(_TEXT.decode(written), strict_mode=True)
     except (Error, ValueError):
         raise InvalidReply("a vector is a string that is not base64") from None
+    if options.is_packed and data:
+        return len(data), False
     if len(data) % FLOAT_BYTES:
         raise InvalidReply("a vector is base64 of something other than float32")
     numbers = _little_endian(array("f", data))

@@ -12,7 +12,7 @@ import msgspec
 from gatepass.draft import Draft, fixed_change
 from gatepass.errors import InvalidRequest
 from gatepass.json_body import NUMBERS, Place, kind, places, spans
-from gatepass.types import Call, EmbeddingsOptions, Target
+from gatepass.types import Call, EmbeddingsOptions, Target, has_number_format
 
 _BLANK = re.compile(rb'"(?:[ \t]|\\[nrt])*"')
 _IDS_FIRST = re.compile(rb"(?:\[[ \t\r\n]*)?[-0-9]")
@@ -21,16 +21,23 @@ _IDS_REASON = (
     " that this model does not accept them (capabilities.token_ids: false). Send texts (LangChain:"
     " check_embedding_ctx_length=False)."
 )
+_BINARY_REASON = (
+    "`encoding_format: {}` asks for a reply that is not JSON, in which gatepass could not count the vectors. Request"
+    " `base64`, which passes unchanged with `embed_dtype` and `endianness`."
+)
 
 
 @fixed_change("set=encoding_format>float")
 def request_numbers(draft: Draft) -> bool:
     """Request numbers if the client requests base64, to which gatepass converts them.
 
-    Few upstreams support base64. Some return numbers anyway, which openai-node reads as an empty vector. Entry
-    `set=encoding_format>float`.
+    Few upstreams support base64. Some return numbers anyway, which openai-node reads as an empty vector. A request for
+    another format of the numbers keeps it. Entry `set=encoding_format>float`. Raises InvalidRequest for vLLM's `bytes`.
     """
-    if "encoding_format" not in draft.members or draft.top.string("encoding_format") != "base64":
+    wanted = draft.top.string("encoding_format") if "encoding_format" in draft.members else None
+    if wanted in ("bytes", "bytes_only"):
+        raise InvalidRequest(_BINARY_REASON.format(wanted), param="encoding_format")
+    if wanted != "base64" or has_number_format(draft.top.string):
         return False
     return draft.top.set("encoding_format", b'"float"')
 

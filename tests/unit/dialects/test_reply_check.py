@@ -168,6 +168,7 @@ def test_missing_credential_is_not_reported_as_a_rejected_one():
         (b"\xff\x00oops", (), "� oops"),
         (b"x" * 501, (), "x" * 499 + "…"),
         (b"\x00", (), 'The upstream "chat" answered 503 Service Unavailable with a body without text.'),
+        (bytes(range(256)) * 8, (), 'The upstream "chat" answered 503 Service Unavailable with a body without text.'),
         (b"{}", JSON, 'The upstream "chat" answered 503 Service Unavailable with a body without a reason: {}'),
         (b"data: [DONE]\n\n", EVENTS, "data: [DONE]"),
         (b"<Error><Code>Busy</Code></Error>", ((b"content-type", b"text/xml"),), "<Error><Code>Busy</Code></Error>"),

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_empty_text, has_token_ids
-from gatepass.normalize.rules import apply_changes, normalize
+from gatepass.normalize.rules import FLOAT_VECTORS, apply_changes, normalize
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
 
@@ -75,3 +75,29 @@ def test_token_ids_are_refused_with_what_to_do():
 def test_an_empty_text_in_the_input_is_found(given, found):
     body = f'{{"user":"","model":"m","input":{given},"x":""}}'.encode()
     assert has_empty_text(a_call(body, EMBEDDINGS)) is found
+
+
+@pytest.mark.parametrize(
+    ("members", "sent"),
+    [
+        ({}, "float"),
+        ({"embed_dtype": "float32", "endianness": "little"}, "float"),
+        ({"embed_dtype": "float16"}, "base64"),
+        ({"endianness": "big"}, "base64"),
+        ({"output_dtype": "int8"}, "base64"),
+        ({"output_dtype": "float"}, "float"),
+    ],
+)
+def test_base64_of_another_format_of_numbers_is_requested_as_it_is(members, sent):
+    call = a_call(json.dumps({"input": ["a"], "encoding_format": "base64", **members}).encode(), EMBEDDINGS)
+    changed = normalize(call, TARGET, (FLOAT_VECTORS,))
+    assert json.loads(changed.body) == {"input": ["a"], "encoding_format": sent, **members}
+    assert (changed is call) is (sent == "base64")
+
+
+@pytest.mark.parametrize("wanted", ["bytes", "bytes_only"])
+def test_a_reply_of_bytes_is_refused_with_what_to_request_instead(wanted):
+    call = a_call(json.dumps({"input": ["a"], "encoding_format": wanted}).encode(), EMBEDDINGS)
+    with pytest.raises(InvalidRequest, match="Request `base64`") as caught:
+        normalize(call, TARGET, (FLOAT_VECTORS,))
+    assert caught.value.param == "encoding_format"
