@@ -69,6 +69,21 @@ async def test_error_within_a_stream_is_reworded_for_ragflow_only(name):
         assert (error["message"], error["type"]) == (words, "server_error")
 
 
+@pytest.mark.parametrize(
+    ("after", "ends"),
+    [("7", " Retry after 7 s."), ("300", " Retry after 99 s."), (None, "Busy."), ("7.5", " Retry after 8 s.")],
+)
+async def test_a_known_wait_is_in_the_text_for_ragflow_only(after, ends):
+    fields = {} if after is None else {"retry_after": after}
+    busy = reply({"error": {"message": "Busy.", "type": "rate_limit_error"}}, 429, **fields)
+    async with serving(busy) as (_, gp):
+        told = (await gp.ask(HELLO, headers=by("ragflow")).answer()).error["message"]
+        plain = (await gp.ask(HELLO, headers=by("none")).answer()).error["message"]
+    assert told.endswith(ends)
+    assert told.removesuffix(ends) in plain
+    assert "Retry after" not in plain
+
+
 def fixed(key: str, **more: Any) -> dict[str, Any]:
     return {"name": key, "hash": f"sha256:{sha256(key.encode()).hexdigest()}", "profile": "ragflow", **more}
 
@@ -97,11 +112,13 @@ async def test_models_are_listed_and_understood_by_names_that_tell_their_type():
         others = await gatepass.ask(None, "/v1/models", method="GET", headers=by("none")).answer()
         one = await gatepass.ask(None, "/v1/models/talker___vision", method="GET", headers=by("ragflow")).answer()
         await gatepass.ask({**HELLO, "model": "talker___vision"}, headers=by("ragflow")).answer()
+        await gatepass.ask({**HELLO, "model": "plain@gatepass"}, headers=by("ragflow")).answer()
         unknown = await gatepass.ask({**HELLO, "model": "talker___vision"}, headers=by("none")).answer()
     assert [entry["id"] for entry in listed.json()["data"]] == ["vectors___embedding", "talker___vision", "plain"]
     assert [entry["id"] for entry in others.json()["data"]] == ["vectors", "talker", "plain"]
     assert one.json()["id"] == "talker___vision"
-    assert [request.json()["model"] for request in upstream.received] == ["talker"]
+    assert [request.json()["model"] for request in upstream.received] == ["talker", "plain"]
+    assert {entry["owned_by"] for entry in listed.json()["data"]} == {"gatepass"}
     assert unknown.status == 404
 
 

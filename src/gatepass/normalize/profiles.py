@@ -16,7 +16,8 @@ from gatepass.normalize.images import images_of_texts
 from gatepass.normalize.members import Drop, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
 
-MARK = "___"
+MARK, OWNER = "___", "gatepass"
+"""Before a suffix; the owner of all models in a list for RAGFlow."""
 
 _SUFFIXES = {"vision": "vision", "embedding": "embedding", "rerank": "rerank", "asr": "whisper", "tts": "tts"}
 
@@ -30,7 +31,8 @@ def typed(model: str, kind: ModelKind) -> str:
 
 
 def untyped(model: str) -> str:
-    """Return `model` without the suffix that `typed` adds."""
+    """Return `model` without the suffix that `typed` adds, and without `@OWNER`, which RAGFlow 0.26 in Go adds."""
+    model = model.removesuffix(f"@{OWNER}")
     plain, mark, suffix = model.rpartition(MARK)
     return plain if mark and plain and suffix in _SUFFIXES.values() else model
 

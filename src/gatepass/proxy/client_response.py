@@ -18,7 +18,7 @@ from gatepass.clock import Timer
 from gatepass.errors import GatepassError
 from gatepass.observability.story import token_wait_of
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
-from gatepass.protocols.error_objects import NO_STORE
+from gatepass.protocols.error_objects import NO_STORE, retry_after
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy.context import RequestContext
 from gatepass.sse.event_stream import EventStream
@@ -124,8 +124,11 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         error.trace_id = context.access.trace_id
         if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
+        rewords = context.profile_rules.settings.rewords_errors
+        if rewords and (wait_s := retry_after(error)) is not None:
+            # an import reads it nowhere else; three digits could be a status for RAGFlow
+            error.advice = f"{error.advice} Retry after {min(wait_s, 99)} s.".lstrip()
         if self.begun:
-            rewords = context.profile_rules.settings.rewords_errors
             last_events = b""
             if not error.is_told:
                 last_events = context.protocol.stream_error(error, context.streamed_response(), rewords=rewords)

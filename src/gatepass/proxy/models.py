@@ -27,7 +27,7 @@ from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply, Up
 from gatepass.json_body import has_more, json_value
 from gatepass.learning.pointing import Refusal, is_named
 from gatepass.learning.quotes import top_of
-from gatepass.normalize.profiles import typed, untyped
+from gatepass.normalize.profiles import OWNER, typed, untyped
 from gatepass.protocols.operations import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import drop_tracebacks, send_own_call, send_whole
@@ -182,7 +182,7 @@ class ModelCatalog:
         if (found := kept.get(())) is not None:
             return found
         names, opened = self.state.routes.listing()
-        defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
+        defaults: Entry = {"object": "model", "created": 0, "owned_by": OWNER}
         models = {name: {"id": name, **defaults} for name in names}
         for upstream, pattern in opened:
             await asyncio.sleep(0)
@@ -212,7 +212,8 @@ class ModelCatalog:
                     declared[of_entry] = self._declared(of_entry)
                 more = declared[of_entry]
                 if is_typed:
-                    more = {**more, "id": self._kinds.typed(model, [name for name in listed if model in listed[name]])}
+                    typed_id = self._kinds.typed(model, [name for name in listed if model in listed[name]])
+                    more = {**more, "id": typed_id, "owned_by": OWNER}
                 found.append({**entry, **more} if more else entry)
         kept[key] = found
         while len(kept) > MOST_KEPT:

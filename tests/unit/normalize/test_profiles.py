@@ -76,9 +76,11 @@ def test_a_clean_request_is_the_same_object_under_every_profile():
 
 
 def test_typed_model_name_is_sent_without_its_type():
-    body, adapted = sent({"model": "text-3___embedding"}, BUILT_IN_PROFILES["ragflow"])
-    assert body == {"model": "text-3"}
-    assert adapted == ("model=untyped",)
+    for model in ("text-3___embedding", "text-3@gatepass", "text-3___embedding@gatepass"):
+        body, adapted = sent({"model": model}, BUILT_IN_PROFILES["ragflow"])
+        assert body == {"model": "text-3"}
+        assert adapted == ("model=untyped",)
+    assert untyped("text-3@corp") == "text-3@corp"
 
 
 @pytest.mark.parametrize(
