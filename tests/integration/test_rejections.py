@@ -43,6 +43,16 @@ FORMS = {
     ),
     "a number that begins with 401": RejectionForm(reply({"code": 40101, "msg": "who?"}), {}, 401, "upstream_auth"),
     "a code in a 200": RejectionForm(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
+    "a type in a 400": RejectionForm(
+        reply(
+            {"error": {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}}, 400
+        ),
+        {"codes": ["no_db_connection"]},
+        400,
+    ),
+    "a type in a 200": RejectionForm(
+        reply({"error": {"message": "over", "type": "session_ended"}}), {"codes": ["session_ended"]}
+    ),
     "words in a 200": RejectionForm(reply({"code": 401, "msg": "token expired"})),
     "Baidu's code in a 200": RejectionForm(
         reply({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})

@@ -63,10 +63,10 @@ class RejectionConfig(Block):
     Danger: If the status also has another meaning, gatepass sends requests twice, once a minute for each model.
     """
     codes: list[Code] = []
-    """More error codes that reject the token, also in an HTTP 200. The client receives such an error as 401
+    """More error codes or types that reject the token, also in an HTTP 200. The client receives such an error as 401
     `upstream_auth`.
 
-    Example: [A0230, 40101]
+    Example: [A0230, 40101, no_db_connection]
 
     Danger: If the code also has another meaning, gatepass sends requests twice, once a minute for each model.
     """

@@ -41,8 +41,8 @@ _NO_ASSISTANT = r"^no authorization\.?$"
 _NOT_FOUND = r"^resource not found\.?$"
 REJECTION = "rejected_without_401"
 """Of a token. That of a key is `ReceivedReply.rejected`."""
-OF_TOKENS = (403, 419, 498)
-"""Statuses besides 401 that may mean the token whatever the text is: 419 of Laravel, 498 of Esri."""
+OF_TOKENS = (403, 419, 440, 498)
+"""Statuses besides 401 that may mean the token whatever the text is: 419 of Laravel, 440 of IIS, 498 of Esri."""
 HINTS = (
     Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT})", "too_long"),
     Hint(
@@ -84,6 +84,14 @@ HINTS = (
     Hint("", "header_too_large", (431, 494)),
     Hint(r"conversation is not from user|must end with a user message|assistant message prefill", "last_message"),
     Hint(r"missing subscription key", "subscription_key"),
+    Hint(
+        # Portkey, Spring
+        r"^(?=.*(?:\w-\w|请求头|request header))(?!.*\b(?:authorization|bearer|token|content)\b).*(?:缺少.{0,20}请求头"
+        r"|\bheaders?\b.{0,100} (?:required|missing|not (?:present|set|found|provided))"
+        r"|\b(?:missing|requires?|required)\b.{0,40}\bheaders?\b)",
+        "missing_header",
+        (400, 403, 412, 422, 428),
+    ),
     Hint(r"API deployment for this resource does not exist|DeploymentNotFound", "azure_deployment", (404,)),
     Hint(_NOT_FOUND, "azure_path", (404,)),
     Hint(r"api version not supported", "azure_version"),
@@ -97,9 +105,17 @@ HINTS = (
         r"|rejected|revoked|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
         r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}"
         r"(?:token|jwt|bearer|credentials?|api[ _-]?key)\b"
-        r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)",
+        r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)"
+        # Istio and others, whole texts
+        r"|^\W*(?:\w{1,9}: ?)?(?:access (?:is |was )?(?:denied|forbidden)|forbidden|unauthori[sz]ed|拒绝访问)\W*$",
         REJECTION,
         (403,),
+    ),
+    Hint(
+        # WSO2, in JSON and XML
+        r"\b9009(?:0\d|1[0-4])\b|\binvalid credentials?\b|\bauthentication (?:has )?fail(?:ed|ure)\b",
+        REJECTION,
+        (400, 404, 500, 502, 503),
     ),
     Hint(
         # the lookahead spares the search in most errors

@@ -172,7 +172,8 @@ def is_rejection(error: GatepassError, config: RejectionConfig) -> bool:
     """Return whether `error` means that the upstream rejected the token."""
     if isinstance(error, UpstreamErrorReply):
         status = error.http_status
-        return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
+        has_code = not {error.upstream_code, error.kind}.isdisjoint(config.codes)
+        return status == UNAUTHORIZED or status in config.statuses or has_code
     if isinstance(error, errors.UpstreamRedirect):
         return error.case == LOGIN_REDIRECT
     return isinstance(error, errors.UpstreamHtml)
@@ -185,13 +186,13 @@ def is_page(error: GatepassError) -> bool:
 
 
 def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) -> UpstreamError:
-    """Return `error`, as UpstreamAuth if its code is in `rejection.codes`: a retry of the client cannot fix it.
+    """Return `error`, as UpstreamAuth if `rejection.codes` has its code or type: a retry of the client cannot fix it.
 
     It becomes a 401, unless the upstream `replied` with a 4xx of its own.
     """
     if not isinstance(error, UpstreamErrorReply) or isinstance(error, errors.UpstreamAuth):
         return error
-    if error.upstream_code is None or error.upstream_code not in config.codes:
+    if {error.upstream_code, error.kind}.isdisjoint(config.codes):
         return error
     status = error.http_status if CLIENT_ERROR <= replied < SERVER_ERROR else UNAUTHORIZED
     rejection = errors.UpstreamAuth(

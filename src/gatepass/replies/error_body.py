@@ -110,11 +110,8 @@ _EXHAUSTED = (
 )
 """Of an account that a retry does not fill."""
 
-_BAD_REQUEST = (
-    rf"(?i){TOO_LONG_TEXT}|参数(?:错误|无效)|\bparameter is invalid|must have less than \d+ tokens"
-    r"|must be less than max_seq_len"
-)
-"""Words of an error that the request caused, whatever its code is: SiliconFlow writes the last three."""
+_BAD_REQUEST = rf"(?i){TOO_LONG_TEXT}|参数(?:错误|无效)|\bparameter is invalid|must have less than \d+ tokens"
+"""Words of an error that the request caused, whatever its code is: SiliconFlow writes the last two."""
 QUOTED = (
     r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
     r"|‘[^’]{1,400}’|「[^」]{1,400}」"
@@ -218,6 +215,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     own: Literal["", "body"] = ""
     if not text and (code is None or whole_number(code) is not None):  # a number alone does not show what it is
         words, own = (f"code {code}" if code else f"status {status}" if status else compact(found.own)) or "", "body"
+    if text and (filters := _filters(found.own)):
+        words = f"{text} (filtered: {', '.join(filters)})"
     param = found.own.get("param") if isinstance(found.own, dict) else None
     if isinstance(param, dict):
         param = next((value for name in ("name", "path", *PLACES) if isinstance(value := param.get(name), str)), None)
@@ -312,6 +311,15 @@ def unknown_keys(document: Any) -> Iterator[str]:
             place = "".join(f"{step}." for step in path)[:RAW_BYTES] if isinstance(path, list) else ""
             keys = keys[: 2 * RAW_BYTES // (len(place) + 1) + 1]
             yield f"Unknown keys: {', '.join(f'`{place}{key}`' for key in keys)}"
+
+
+def _filters(own: Any) -> list[str]:
+    """Return the names of the content filters in Azure's `innererror` that refused the request."""
+    inner = own.get("innererror") if isinstance(own, dict) else None
+    results = inner.get("content_filter_result") if isinstance(inner, dict) else None
+    shown = islice(results.items(), 2 * ISSUES) if isinstance(results, dict) else ()
+    refused = [name for name, one in shown if isinstance(one, dict) and one.get("filtered") is True]
+    return [name for name in refused if re.fullmatch("[a-z_]{1,40}", name)]
 
 
 def _issue(found: Found) -> Object:

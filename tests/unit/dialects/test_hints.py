@@ -92,11 +92,49 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
             (403, text, "upstreams.chat.rejection.statuses: [403]")
             for text in ("API key is invalid!", "Invalid API-Key", "api_key expired")
         ),
+        *(
+            (403, text, "upstreams.chat.rejection.statuses: [403]")
+            for text in (
+                "RBAC: access denied",
+                "Access Denied",
+                "Forbidden",
+                "Access is denied.",
+                "ext_authz: forbidden",
+            )
+        ),
+        *(
+            (status, text, f"upstreams.chat.rejection.statuses: [{status}]")
+            for status, text in (
+                (500, "Invalid Credentials"),
+                (500, "Unclassified Authentication Failure"),
+                (440, "Login Time-out"),
+                (440, "?"),
+                (502, "<ams:fault><ams:code>900901</ams:code><ams:message>Invalid</ams:message></ams:fault>"),
+                (503, "Authentication has failed for this request"),
+            )
+        ),
+        *(
+            (400, text, "under `upstreams.chat.headers`")
+            for text in (
+                "Either x-portkey-config or x-portkey-provider header is required",
+                "Required request header 'X-Tenant-Id' for method parameter type String is not present",
+                "Missing required header: X-App-Key",
+                "anthropic-version: header is required",
+                "This endpoint requires the headers X-Org and X-Project.",
+                "缺少必需的请求头 X-App-Id",
+            )
+        ),
         (400, "Prompt exceeds max length", "Shorten the prompt"),
+        (400, "length of prompt_tokens (70462) must be less than max_seq_len (65536).", "Shorten the prompt"),
+        (400, "The number of input tokens should be smaller than `max_model_len`.", "Shorten the prompt"),
+        (400, "input must have fewer than 512 tokens", "Shorten the prompt"),
         (400, "Prompt 超长", "Shorten the prompt"),
         (400, "<400> InternalError: Range of input length should be [1, 30720]", "Shorten the prompt"),
         *((404, one, None) for one in ("The model `gpt-9` does not exist",)),
         *((403, one, None) for one in ("You have no access to this model", "The prompt has too many tokens")),
+        *((403, one, None) for one in ("Access denied for the prompt of this caller", "The content is forbidden.")),
+        *((400, one, None) for one in ("Missing Authorization header", "max_tokens must be less than max_model_len")),
+        *((400, one, None) for one in ("Missing boundary in the content-type header", "The header row is required")),
         (400, DEPLOYMENT, None),
         (400, "This model's maximum context length is 4096 tokens.", None),
         (400, "The name of a tool exceeds the maximum length of 64.", None),

@@ -120,7 +120,29 @@ ERRORS: dict[str, Row] = {
         relayed(json.dumps(openai(VERIFY, "stream", "unsupported_value"))),
         *(VERIFY, 400, "invalid_request_error", "unsupported_value", "stream"),
     ),
-    "content filter": quoted_error({"error": CONTENT_FILTER}, FILTER_TEXT, 400, code="content_filter", param="prompt"),
+    "content filter": quoted_error(
+        {"error": CONTENT_FILTER}, f"{FILTER_TEXT} (filtered: hate)", 400, code="content_filter", param="prompt"
+    ),
+    "content filter with several categories": quoted_error(
+        {
+            "error": {
+                **CONTENT_FILTER,
+                "innererror": {
+                    "content_filter_result": {
+                        "jailbreak": {"filtered": True, "detected": True},
+                        "self_harm": {"filtered": True},
+                        "violence": {"filtered": False, "severity": "safe"},
+                        "Not a name": {"filtered": True},
+                        "sexual": "odd",
+                    }
+                },
+            }
+        },
+        f"{FILTER_TEXT} (filtered: jailbreak, self_harm)",
+        400,
+        code="content_filter",
+        param="prompt",
+    ),
     "gemini": (
         GEMINI,
         UpstreamErrorBody("Invalid value at 'n'", 400, "INVALID_ARGUMENT", "400", raw=GEMINI[0]["error"]),
