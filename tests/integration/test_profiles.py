@@ -71,7 +71,7 @@ async def test_error_within_a_stream_is_reworded_for_ragflow_only(name):
 
 @pytest.mark.parametrize(
     ("after", "ends"),
-    [("7", " Retry after 7 s."), ("300", " Retry after 99 s."), (None, "Busy."), ("7.5", " Retry after 8 s.")],
+    [("7", " Retry after 7 s."), ("300", " Retry after 99 s."), (None, ""), ("7.5", " Retry after 8 s.")],
 )
 async def test_a_known_wait_is_in_the_text_for_ragflow_only(after, ends):
     fields = {} if after is None else {"retry_after": after}
@@ -79,8 +79,7 @@ async def test_a_known_wait_is_in_the_text_for_ragflow_only(after, ends):
     async with serving(busy) as (_, gp):
         told = (await gp.ask(HELLO, headers=by("ragflow")).answer()).error["message"]
         plain = (await gp.ask(HELLO, headers=by("none")).answer()).error["message"]
-    assert told.endswith(ends)
-    assert told.removesuffix(ends) in plain
+    assert told == plain + ends
     assert "Retry after" not in plain
 
 
