@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Self
 
 import msgspec
@@ -80,6 +80,7 @@ _LISTS = (
     r"|(?<!不)支持的[值参]|可选值"
 )
 """What follows is accepted, and was perhaps sent too."""
+_ACCEPTED = r"(?<=\bshould be )(?:['\"][\w-]{1,40}['\"](?:, | or )?)+"
 
 NOUNS: Mapping[str, str] = {
     name: rf"(?ia)(?:(?<![A-Za-z0-9_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{words})(?![A-Za-z0-9_])"
@@ -112,14 +113,30 @@ _MARKS = rf"(?i)['\"`”’\]=]|\s*(?:[:：]|{_NOUN}s?(?![a-z]))"
 _IS_NAME = r"(?i)\b(?:tool|function|role) ['\"`“]?\Z"
 """Before the name that a client gave to something."""
 
-_PYTHON_DETAIL = r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])"
-"""A detail of pydantic as Python prints it (vLLM)."""
-_LOC = r"[\w-]+"
+_TEXT = r"'(?:[^'\\\n]|\\.|'(?!\s{0,40}[,)\]}]))*+'?|\"(?:[^\"\\\n]|\\.|\"(?!\s{0,40}[,)\]}]))*+\"?"
+_HEAD = r"\{\s{0,40}(?:['\"]type['\"]:\s?['\"][\w.-]{1,60}['\"],\s{0,40})?['\"]loc['\"]:"
+_DETAIL = (
+    rf"{_HEAD}\s?((?s:.){{0,400}}?),\s{{0,40}}['\"]msg['\"]:\s?({_TEXT})"
+    rf"(?:(?!{_HEAD})(?:.|\n(?=\s{{0,40}}[\"\]}}\d\[{{])))*"
+)
+"""A detail of pydantic, as Python or JSON writes it, with what may be the client's behind its message."""
+_LOC = r"[\w$.-]+"
 _KEY = r"['\"](?:message|msg|detail|error)['\"]: ?['\"]"
+_ASIDE = (
+    r"(?m)\b\d+ validation errors? for [^\s\[]+(?:\[[^\n]{0,200}\]$)?|\bmodel='\w+', errors=|https?://\S+"
+    r"|^ ?(?:File \"[^\"\n]*\", line \d+, in \S+|Endpoint:)(?:\s[A-Z]+ /\S*)?"
+)
+"""What validators write beside their messages: the name of a class, a link, a place of their own code."""
 _AT = r"\"([\w$]{1,100})\" at '([^']{0,200})'"
-_PLACE_ALONE = r"(?m)^([a-z_][\w.\[\]]{0,200})\n"
-_COPY = r", 'input': .*|\[type=.*"
-"""The copy of the input that pydantic writes behind its message."""
+_PLACE_ALONE = r"(?m)^([a-z_][\w.-]{0,200}(?:\[[^\n]{0,200}\][\w.-]{0,100})?)\n"
+_BRANCH = r"\.[\w-]+\[(?!\d+\]).*?\](?=\.|$)"
+"""A step of pydantic's own between those of a place."""
+_COPY = r"\[type=.*|\(type=(?:value|type|assertion)_error.*"
+"""The kind and the copy of the input that pydantic writes behind its message."""
+_COMPARES = (
+    r"(?i)(?:(?:less|smaller|lower|fewer|greater|larger|higher|more) than(?: or equal to)?|below|above|exceeds?"
+    r"|[<>≤≥]=?|[小大低高少多]于(?:等于)?|超过)(?: the)?(?: value of)?\W{0,3}\Z"
+)
 _NAMED = r"(?a)[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,40}"
 _SENTENCE = r"[\n;；。]|(?<=[.!?])\s+"
 _NAME = r"(?a)[A-Za-z_][\w.\[\]*/-]*"
@@ -158,11 +175,17 @@ BESIDE_CHARS = 100
 """How far before and behind a name the text is read that marks it or gives its value."""
 
 
+def _told(detail: re.Match[str]) -> str:
+    place = ".".join(re.findall(_LOC, detail[1])).removeprefix("body").strip(".")
+    return f"\n{place and f'{place}: '}{detail[2][1:].rstrip(detail[2][0])}\n"
+
+
 def plain(text: str) -> str:
     """Return `text` with each detail of a list as a sentence, and without quoted sentences, which may be a client's."""
-    text = text.replace('\\"', '"').replace(" -> ", ".")
-    text = re.sub(_PYTHON_DETAIL, lambda found: f"\n{'.'.join(re.findall(_LOC, found[1]))}: {found[3]}\n", text)
-    text = re.sub(_PLACE_ALONE, r"\1: ", re.sub(_AT, r'"\2.\1"', re.sub(_KEY, "\n", re.sub(_COPY, "", text))))
+    text = text.replace('\\"', '"').replace("\\'", "'").replace(" -> ", ".")
+    text = re.sub(_DETAIL, _told, text)
+    text = re.sub(_AT, r'"\2.\1"', re.sub(_KEY, "\n", re.sub(_ASIDE, "", re.sub(_COPY, "", text))))
+    text = re.sub(_PLACE_ALONE, lambda found: f"{re.sub(_BRANCH, '', found[1])}: ", text)
     return re.sub(QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)
 
 
@@ -219,6 +242,8 @@ class _Names:
         while len(steps) > 1 and steps[-1] not in self._by_name:  # a value or an unknown part: thinking.type.enabled
             steps.pop()
         found = self._by_name.get(steps[-1], [])
+        if steps == ["type"]:  # a word of sentences: of an object other than an entry of a list it needs the place
+            found = [one for one in found if one[0].endswith("[].type")]
         exact = [path for path, named in found if named == steps]
         meant = exact or [path for path, named in found if len(steps) == 1 or self._is_meant(steps, named)]
         return tuple(meant[:MOST_PATHS])
@@ -230,7 +255,7 @@ class _Names:
 
     def points(self, sentence: str, number: int) -> Iterator[Point]:
         """Yield what `sentence` names, in its order."""
-        words, at, count = list(re.finditer(_NAME, sentence)), 0, 0
+        words, at, count, last = list(re.finditer(_NAME, sentence)), 0, 0, len(sentence)
         listed = re.search(_LISTS, sentence)
         while at < len(words) and count < MOST_MENTIONS:
             if self._begins.isdisjoint(map(squashed, _STEP.findall(words[at][0]))):
@@ -248,9 +273,10 @@ class _Names:
                 before = before.rstrip()
                 is_marked = re.search(_MARKED, before) or (not before[-1:].isalpha() and re.match(_MARKS, after))
                 is_listed = listed is not None and start > listed.start()
-                is_weak = is_listed or (spelled.lower() in _EVERYDAY and not is_marked)
-                yield from (Point(path, number, start, end, is_weak, spelled) for path in paths)
-                count += 1
+                is_everyday = spelled.lower() in _EVERYDAY and not is_marked
+                if not (is_everyday and sentence[last:start].isspace()):  # else of the one before: `thinking type`
+                    yield from (Point(path, number, start, end, is_listed or is_everyday, spelled) for path in paths)
+                count, last = count + 1, end
                 break
             at += size
 
@@ -339,7 +365,8 @@ class Refusal:
     def with_points(self, changed: Iterable[str]) -> Self:
         """Return the refusal with what its `param` and its sentences point at, `changed` as in `of`."""
         names = _Names(self.sent.values, (*SAFE, *LIMITS, "stream", *changed))
-        quotes, sentences = self.quotes, self.sentences
+        quotes = self.quotes
+        sentences = [re.sub(_ACCEPTED, lambda values: " " * len(values[0]), one) for one in self.sentences]
         told = [Point(path) for path in names.find(self.param or "")]
         mentions = (point for at, one in enumerate(sentences) for point in names.points(one, at))
         found = list(islice(mentions, MOST_POINTS))
@@ -425,6 +452,18 @@ class Refusal:
         is_alike = (self.param, self.places, self.code) == (other.param, other.places, other.code)
         is_alike = is_alike and self.named(weak=True).keys() == other.named(weak=True).keys()
         return is_alike and re.sub(_ID, "", self.text) == re.sub(_ID, "", other.text)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares two numbers of the request: which of them is wrong only the client knows."""
+        numbers = {path for path, listed in self.sent.values.items() if all(re.match(r"-?\d", one) for one in listed)}
+        return any(
+            one.path in numbers
+            and other.path in numbers
+            and one.sentence == other.sentence >= 0
+            and re.search(_COMPARES, self.sentences[one.sentence][one.end : other.start][-BESIDE_CHARS:]) is not None
+            for one, other in pairwise(self.points)
+        )
 
     @property
     def evidence(self) -> str:

@@ -474,7 +474,7 @@ def that_change(rules: Iterable[LearnedRule], call: Call) -> Step:
 
 def steps(refusal: Refusal, call: Call) -> list[Step]:
     """Return the steps that `refusal` of `call` points at, in the order in which they are tried."""
-    if refusal.wants_reasoning or not call.body:
+    if refusal.wants_reasoning or refusal.compares or not call.body:
         return []
     found = list[Step]()
     try:

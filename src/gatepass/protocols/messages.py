@@ -52,6 +52,8 @@ TYPES: Mapping[int, str] = {
     529: "overloaded_error",
 }
 """The `type` of an error by its status (https://docs.claude.com/en/api/errors)."""
+_OWN_TYPES = frozenset((*TYPES.values(), "invalid_request_error", "api_error"))
+"""Those that Anthropic's SDKs know. vLLM sends the names of its classes."""
 
 TOO_LONG = "capability_rejected: prompt_too_long"
 """Claude Code compacts the conversation if an error has this text (https://code.claude.com/docs/en/llm-gateway)."""
@@ -91,8 +93,10 @@ class _OfAnthropic(ClientProtocol):
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         document = public_object(body, mask) or {}
         inner = document.get("error") if document.get("type") == "error" else None
-        members = (inner.get("type"), inner.get("message")) if isinstance(inner, dict) else (None,)
-        return body if all(isinstance(member, str) for member in members) else b""
+        is_own = (
+            isinstance(inner, dict) and isinstance(inner.get("message"), str) and str(inner.get("type")) in _OWN_TYPES
+        )
+        return body if is_own else b""
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         message = stream_message(error) if rewords else error.message

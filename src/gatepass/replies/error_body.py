@@ -296,7 +296,8 @@ def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()
                 named = (one.get(key) for one in owners for key in places)
                 place = next((one for one in named if isinstance(one, str) and one), "")
                 yield value if place in value else f"{place}: {value}"
-            yield from reasons(value, depth - 1, places)
+            if "loc" not in document or name not in ("input", "ctx"):  # of pydantic: what the client sent
+                yield from reasons(value, depth - 1, places)
 
 
 ZOD_CODE = "unrecognized_keys"
@@ -537,7 +538,8 @@ def text_of(value: Any, depth: int = 0, names: Iterable[str] = TEXT_NAMES) -> st
 
 
 def path_of_loc(loc: Any, *, full: bool = False) -> str | None:
-    """Return pydantic's `loc` as a dotted path, without the leading "body" unless `full`."""
+    """Return pydantic's `loc`, a list or a dotted text, as a dotted path, without a leading "body" unless `full`."""
+    loc = loc.split(".") if isinstance(loc, str) else loc
     if not isinstance(loc, list):
         return None
     steps = [str(step) for step in loc[:20] if isinstance(step, str) or whole_number(step) is not None]

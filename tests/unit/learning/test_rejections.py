@@ -158,12 +158,6 @@ def test_a_sentence_leads_to_the_body_that_is_accepted(text, sent, becomes):
 @pytest.mark.parametrize(
     ("text", "sent", "becomes", "calls"),
     [
-        (
-            "`max_tokens` must be greater than `thinking.budget_tokens`.",
-            {"max_tokens": 9, **THINKS},
-            gone("thinking"),
-            3,
-        ),
         ("Use 'thinking.type[0]'", THINKS, gone("thinking"), 3),
         ("verbosity and seed exclude each other", {"seed": 1, "verbosity": "low"}, gone("seed"), 3),
         ("groq does not support parameters: ['seed', 'user']", {"seed": 1, "user": "u"}, gone("seed", "user"), 4),
