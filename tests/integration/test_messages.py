@@ -204,6 +204,21 @@ async def test_an_own_error_has_anthropics_form(body, path, sent, status, kind, 
     assert (answered.headers["x-gatepass-hop"], upstream.received) == ("client", [])
 
 
+async def test_an_error_of_another_type_than_anthropics_is_told_as_over_chats():
+    """vLLM sends the names of its classes, which no SDK knows."""
+    own = {"type": "error", "error": {"type": "NotFoundError", "message": "The model `nope` does not exist."}}
+    async with relaying(answer=lambda _: [Send(reply(own, 404))]) as (_, gp):
+        answered = await gp.ask({**ASKED, "model": "nope"}, PATH, headers=VERSION).answer()
+    found = answered.json()
+    assert (answered.status, found["error"]["type"], found["error"]["hop"]) == (404, "not_found_error", "upstream:chat")
+    assert found["error"]["message"].startswith(
+        "The model `nope` does not exist. gatepass sent the client's model name"
+    )
+    assert "models.nope.name" in found["error"]["message"]
+    assert found["request_id"] == answered.headers["x-request-id"]
+    assert found["error"]["code"]
+
+
 async def test_a_message_and_a_count_have_the_route_and_the_rules_of_messages():
     operations = {"messages": {"upstream": "claude", "rules": {"drop": ["context_management"]}}}
     async with Scripted(answer=answer()) as chat, Scripted(answer=answer()) as claude:

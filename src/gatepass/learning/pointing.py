@@ -128,6 +128,8 @@ _ASIDE = (
 )
 """What validators write beside their messages: the name of a class, a link, a place of their own code."""
 _AT = r"\"([\w$]{1,100})\" at '([^']{0,200})'"
+_RAISED = r"(?i)(\btemplate: )(['\"])([^\"\n]{1,400}?)\2(?!\w)"
+"""The sentence of a template that LM Studio quotes: a template raises its own words."""
 _PLACE_ALONE = r"(?m)^([a-z_][\w.-]{0,200}(?:\[[^\n]{0,200}\][\w.-]{0,100})?)\n"
 _BRANCH = r"\.[\w-]+\[(?!\d+\]).*?\](?=\.|$)"
 """A step of pydantic's own between those of a place."""
@@ -183,7 +185,7 @@ def _told(detail: re.Match[str]) -> str:
 def plain(text: str) -> str:
     """Return `text` with each detail of a list as a sentence, and without quoted sentences, which may be a client's."""
     text = text.replace('\\"', '"').replace("\\'", "'").replace(" -> ", ".")
-    text = re.sub(_DETAIL, _told, text)
+    text = re.sub(_RAISED, r"\1\n\3\n", re.sub(_DETAIL, _told, text))
     text = re.sub(_AT, r'"\2.\1"', re.sub(_KEY, "\n", re.sub(_ASIDE, "", re.sub(_COPY, "", text))))
     text = re.sub(_PLACE_ALONE, lambda found: f"{re.sub(_BRANCH, '', found[1])}: ", text)
     return re.sub(QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)

@@ -109,8 +109,9 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     if is_role or is_message or refusal.has_word("developer") or "system" in refusal.nouns:
         role, order = LearnedRule("role", "developer", "system"), LearnedRule("roles", "system")
         yield from ((role,), (role, order), (order,))
-    is_of_messages = "role" in refusal.nouns or "messages" in refusal.named(weak=True)
-    if is_of_messages and "user" in refusal.nouns and '"user"' not in refusal.sent.values.get("messages[].role", ()):
+    is_of_messages = is_role or re.search(_OF_MESSAGES, text) is not None
+    names_user = "user" in refusal.nouns or refusal.has_word("user")
+    if is_of_messages and names_user and '"user"' not in refusal.sent.values.get("messages[].role", ()):
         yield (LearnedRule("roles", "user"),)
     if is_role and refusal.has_word("system") and BETA_FIELD not in refusal.members:
         yield (LearnedRule("role", "system", "developer"),)
@@ -122,6 +123,7 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
 _SHAPED = ("messages", "input", "system", "role", "content", "tools")
 _FORMS = r"(?i)\b(?:string|array|object|variant)s?\b|字符串|数组"
 """Forms of a content. A text about content without one may be that of a filter."""
+_OF_MESSAGES = r"(?i)messages?\b|\bquery|\bturns?\b|消息|提问"
 _IDS = r"(?i)(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])"
 
 
@@ -183,9 +185,19 @@ _ONE_TEXT = "1214"
 
 
 def rerank(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
-    """The documents in the other shape of rerank requests."""
-    if sent.call.operation.name == "rerank" and any(map(refusal.has_word, ("texts", "documents"))):
+    """The documents in the other shape of rerank requests. A refusal about a length says nothing of the shape."""
+    is_of_length = "token" in refusal.nouns or any(re.search(_LENGTH, one) for one in refusal.sentences)
+    if sent.call.operation.name == "rerank" and _is_of_shape(refusal) and not is_of_length:
         yield (LearnedRule("rerank", "jina" if "texts" in sent.draft.top else "tei"),)
+
+
+def _is_of_shape(refusal: Refusal) -> bool:
+    return any(map(refusal.has_word, ("texts", "documents")))
+
+
+_LENGTH = (
+    r"(?i)too (?:long|many|large|big)|\b(?:length|longer|exceed\w*|limit\w*|maximum|at most)\b|长|超|最多|不能多于"
+)
 
 
 # --- limits of tokens
@@ -369,15 +381,22 @@ def _drops(refusal: Refusal, path: str, sent: _Sent) -> Iterator[LearnedRule]:
 
 
 def schemas(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
-    """A keyword of the schemas of tools."""
+    """A keyword of the schemas of tools. `strict` asks for `additionalProperties`, so it goes where that is refused."""
     is_in_tools = any(name == "tools" for name, _ in refusal.places) or any(
         one.path.startswith("tools") for one in refusal.points
     )
-    if "tools" in sent.draft.top and (is_in_tools or "tool" in refusal.nouns or "schema" in refusal.text.lower()):
+    is_of_schema = is_in_tools or "tool" in refusal.nouns or re.search(_OF_SCHEMA, refusal.text) is not None
+    if "tools" in sent.draft.top and is_of_schema:
         words = {word for one in (*refusal.sentences, f".{refusal.param}") for word in re.findall(_KEYWORD, one)}
-        yield from _all_then_each([[LearnedRule("schema", word)] for word in sorted(words & KEYWORDS)])
+        keywords = list(_all_then_each([[LearnedRule("schema", word)] for word in sorted(words & KEYWORDS)]))
+        if "additionalProperties" in words and refusal.named(weak=True).keys().isdisjoint(("response_format", "text")):
+            strict = tuple(rule for path in (_FLAT_STRICT, _NESTED_STRICT) for rule in _drops(refusal, path, sent))
+            keywords.insert(0 if re.search(_WANTED, refusal.text) else len(keywords), strict)
+        yield from keywords
 
 
+_WANTED = r"(?i)requir|must|should|supplied|explicit|missing|必须|需要|缺少"
+_OF_SCHEMA = r"(?i)schema|additionalProperties"
 _KEYWORD = r"(?<=['\"`./])\$?[A-Za-z]+(?![A-Za-z])|(?<![A-Za-z])[a-z]+[A-Z][A-Za-z]+"
 
 
@@ -498,6 +517,8 @@ def concerns(refusal: Refusal, rule: LearnedRule) -> bool:
         return rule.paths[-1] == next(iter(refusal.named()), None)
     if rule.action == "tools":
         return refusal.has_word(rule.field) or "tool_choice" in refusal.named()
+    if rule.action == "rerank":
+        return _is_of_shape(refusal)
     area = _AREAS.get(rule.action)
     return area is not None and (area in refusal.nouns or refusal.is_at(area))
 

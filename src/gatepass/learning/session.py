@@ -151,7 +151,7 @@ class LearningSession(msgspec.Struct, eq=False):
                 tries = [*first, *((step, ()) for step in steps if not is_known)]
                 if is_first and used != wrong and not is_known and not is_too_long(error):
                     tries.append(((), used))  # an error may not name the part that caused it
-                self._queue = [one for one in tries if all(map(self._may_try, one[0]))]
+                self._queue = [one for one in tries if all(self._may_try(rule, now_s) for rule in one[0])]
         if not self._queue or self._useless >= MOST_USELESS:
             return False
         self._trying, self._without = self._queue.pop(0)
@@ -161,8 +161,9 @@ class LearningSession(msgspec.Struct, eq=False):
         self.is_free = has_added and all(rule.field.startswith("stream_options") for rule in self._trying)
         return True
 
-    def _may_try(self, rule: LearnedRule) -> bool:
-        return rule.key not in self._kept and self.policy.allows(rule, self.members)
+    def _may_try(self, rule: LearnedRule, now_s: float) -> bool:
+        is_useless = rule.action == "rerank" and self.memory.is_useless(self.scope, rule.entry, now_s)
+        return rule.key not in self._kept and not is_useless and self.policy.allows(rule, self.members)
 
     def _settle(self, error: errors.UpstreamError, refusal: Refusal | None, steps: Sequence[Step]) -> bool:
         """Choose the error for the client, and keep or undo the step that was tried before `error`.
@@ -255,6 +256,8 @@ class LearningSession(msgspec.Struct, eq=False):
             self.memory.note_useless(self.scope, self._refusal.signature, now_s)
         for rule in dict.fromkeys(self._tried):
             if rule.key not in self._kept:
+                if rule.action == "rerank":  # one shape is for all requests
+                    self.memory.note_useless(self.scope, rule.entry, now_s)
                 self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)
         return self._shown
 

@@ -283,11 +283,18 @@ def test_an_error_of_anthropic_is_recognized_unless_it_contains_a_secret():
         assert protocol is not None
         assert protocol.own_error(OWN, str) == OWN
         assert protocol.own_error(OWN, mask) == b""  # behind an escape
-    twice = b'{"type":"error","error":{"type":"a","message":"\\u0070rompt is"},"error":{"type":"a","message":"b"}}'
+    twice = (
+        b'{"type":"error","error":{"type":"api_error","message":"\\u0070rompt is"},'
+        b'"error":{"type":"api_error","message":"b"}}'
+    )
     assert MESSAGES.own_error(twice, mask) == b""
-    not_json = b'{"type":"error","error":{"type":"a","message":"b","x":NaN}}'
+    not_json = b'{"type":"error","error":{"type":"api_error","message":"b","x":NaN}}'
     assert MESSAGES.own_error(not_json, str) == b""
-    for other in (b"", b"[]", b'{"error":{"type":"a","message":"b"}}', b'{"type":"error","error":{"message":"b"}}'):
+    for other in (
+        *(b"", b"[]", b'{"error":{"type":"api_error","message":"b"}}', b'{"type":"error","error":{"message":"b"}}'),
+        *(b'{"type":"error","error":{"type":"NotFoundError","message":"b"}}', b'{"type":"error","error":"b"}'),
+        b'{"type":"error","error":{"type":["api_error"],"message":"b"}}',
+    ):
         assert MESSAGES.own_error(other, str) == b""
     assert PROTOCOLS["chat"].own_error(OWN, str) == b""
 

@@ -1,0 +1,140 @@
+"""Other forms of the same request: the shape of a ranking, `strict` of tools, a chat without a user's message."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.learning.memory import Memory
+from gatepass.learning.pointing import Refusal as Read
+from gatepass.learning.rows import steps
+from gatepass.replies.error_body import read_error_body
+from tests.rows import CHAT, RERANK
+from tests.unit.learning.rejections import openai
+from tests.unit.learning.upstreams import Body, Refusal, Upstream, ask
+from tests.unit.normalize.calls import a_call
+
+
+def tried(error: Any, body: Body, operation: Any = CHAT) -> list[list[str]]:
+    call = a_call(json.dumps(body).encode(), operation)
+    refusal = Read.of(operation.members, 400, read_error_body(error, refused=True), call.body)
+    assert refusal is not None
+    return [[rule.entry for rule in step] for step in steps(refusal, call)]
+
+
+RANKED: Body = {"model": "m", "query": "a wet city", "documents": ["Rain.", "Sun."]}
+LENGTHS = (
+    "This model's maximum context length is 2048 tokens. Your request has 9000 input tokens in its documents.",
+    "The texts are too long: 9000 tokens, 512 allowed.",
+    "documents[3] exceeds the limit of this model",
+    "Each of the documents must have at most 4096 characters.",
+    "too many documents: 2000 > 1000",
+    "documents 超过长度限制",
+    "第 3 个 documents 文本过长",
+)
+
+
+@pytest.mark.parametrize("text", LENGTHS)
+def test_a_refusal_about_a_length_is_no_reason_for_another_shape(text: str):
+    assert tried(openai(text), RANKED, RERANK) == []
+
+
+@pytest.mark.parametrize("text", ["missing field `texts` at line 1", "documents: Extra inputs are not permitted"])
+def test_a_refusal_about_the_shape_leads_to_the_other_one(text: str):
+    assert tried(openai(text), RANKED, RERANK) == [["rerank=tei"]]
+
+
+def missing(name: str) -> Any:
+    detail = {"type": "missing", "loc": f"body.{name}", "msg": "Field required", "input": "<dict of 3 items>"}
+    return openai(f"1 validation error:\n  {detail}", f"body.{name}", code=400)
+
+
+def test_after_a_shape_that_failed_none_is_tried_for_a_minute():
+    """vLLM refuses documents that are objects with `text`."""
+    detail = {"type": "string_type", "loc": "body.documents.str", "msg": "Input should be a valid string"}
+    objects = openai(f"1 validation error:\n  {detail}", "body.documents.str", code=400)
+    upstream = Upstream(
+        [
+            Refusal(lambda body: "documents" not in body, missing("documents")),
+            Refusal(lambda body: isinstance(body["documents"][0], dict), objects),
+            Refusal(lambda body: len(body["documents"][0]) > 100, openai(LENGTHS[0])),
+            Refusal(lambda body: body.get("top_n") == 0, openai("documents: top_n must not be 0")),
+        ]
+    )
+    memory, call = Memory(), lambda **more: a_call(json.dumps({**RANKED, **more}).encode(), RERANK)
+    first = ask(memory, upstream, call(documents=[{"text": "Rain."}]))
+    assert (first.calls, "documents.str" in (first.message or ""), first.learning.tried) == (2, True, ("rerank=tei",))
+    for more, at_s, calls in (
+        ({"documents": ["rain " * 99]}, 1, 1),
+        ({"documents": [{"text": "Sun."}]}, 2, 1),
+        ({"top_n": 0}, 3, 1),
+        ({}, 4, 1),
+        ({"top_n": 0}, 90, 2),
+    ):
+        assert ask(memory, upstream, call(**more), at_s).calls == calls
+
+
+def with_strict(*, flat: bool = False) -> Body:
+    function = {"name": "f", "strict": True, "parameters": {"type": "object", "additionalProperties": False}}
+    tool = {"type": "function", **function} if flat else {"type": "function", "function": function}
+    return {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "tools": [tool]}
+
+
+STRICT, SCHEMA = "tools[].function.strict", "schema=additionalProperties"
+OF_CONTEXT = "In context=('properties', 'a'), 'additionalProperties' is required to be supplied and to be false."
+
+
+@pytest.mark.parametrize(
+    ("error", "first"),
+    [
+        (openai(f"Invalid schema for function 'f': {OF_CONTEXT}"), f"drop={STRICT}"),
+        (openai(OF_CONTEXT), f"drop={STRICT}"),
+        (openai("Bad schema", "tools[0].function.parameters.additionalProperties"), SCHEMA),
+        (openai("tools.0.custom.input_schema: 'additionalProperties' must be explicitly false"), f"drop={STRICT}"),
+        (openai("工具 f 的 schema 缺少 `additionalProperties`"), f"drop={STRICT}"),
+        (openai("Unknown name \"additionalProperties\" at 'tools[0].parameters': Cannot find field."), SCHEMA),
+    ],
+)
+def test_strict_is_left_out_where_an_error_names_additional_properties(error: Any, first: str):
+    steps = tried(error, with_strict())
+    assert steps[0] == [first]
+    assert [f"drop={STRICT}"] in steps
+
+
+def test_strict_beside_the_name_of_a_tool_is_left_out_too():
+    assert tried(openai(OF_CONTEXT), with_strict(flat=True))[0] == ["drop=tools[].strict"]
+
+
+def test_the_schema_of_an_answer_does_not_concern_strict_of_tools():
+    body = {**with_strict(), "response_format": {"type": "json_schema", "json_schema": {"name": "r"}}}
+    found = tried(openai(f"Invalid schema for response_format 'r': {OF_CONTEXT}"), body)
+    assert [f"drop={STRICT}"] not in found
+
+
+CALLED: Body = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
+COMPACTED = [{"role": "system", "content": "Be brief."}, CALLED, {"role": "tool", "tool_call_id": "a", "content": "x"}]
+SAYS = "No user query found in messages."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"error": f'Error rendering prompt with jinja template: "{SAYS}".\n\nThis is usually an issue with the model.'},
+        openai(f"Failed to apply the chat template: '{SAYS}'"),
+        openai(SAYS),
+        openai("At least one user message is required."),
+        openai("Conversation roles must alternate user/assistant/user/assistant/..."),
+        openai("the first turn must be that of the user"),
+        openai("请求中缺少用户消息"),
+    ],
+)
+def test_the_last_instructions_of_a_chat_without_a_user_become_the_users_message(error: Any):
+    body = {"model": "m", "messages": COMPACTED}
+    has_user = Refusal(lambda body: all(one["role"] != "user" for one in body["messages"]), error)
+    outcome = ask(Memory(), Upstream([has_user]), a_call(json.dumps(body).encode(), CHAT))
+    assert (outcome.error, outcome.call.adapted, outcome.calls) == (None, ("roles=user",), 2)
+    assert ["roles=user"] not in tried(error, {**body, "messages": [{"role": "user", "content": "Hi"}, *COMPACTED]})
