@@ -111,7 +111,7 @@ _FIXED: Mapping[str, Change] = {
             *(request_whole_reply, request_stream, serve_by_chat, ConvertRerank("tei"), ConvertRerank()),
             *(messages.merge_roles, messages.merge_system, messages.last_system_as_user, messages.shorten_tool_ids),
             *(messages.join_text_parts, messages.fill_empty_content, messages.drop_empty_text),
-            messages.empty_broken_arguments,
+            *(messages.empty_broken_arguments, messages.arguments_into_text),
         )
     },
     "thoughts=": messages.drop_thoughts,

@@ -128,8 +128,13 @@ _IDS = r"(?i)(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])"
 
 
 def history(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
-    """Calls in the history, which the client sends in each turn: arguments that are no JSON, ids of another form."""
-    if "arguments" in refusal.faults or refusal.is_at("arguments"):
+    """Calls in the history, which the client sends in each turn: arguments that are objects or no JSON, ids of another
+    form. Parsers that refuse an object seldom name its place.
+    """
+    is_of_arguments = "arguments" in refusal.faults or refusal.is_at("arguments")
+    if is_of_arguments or re.search(_TEXT_ALONE, refusal.text):
+        yield (LearnedRule("arguments", "text"),)
+    if is_of_arguments:
         yield (LearnedRule("arguments", "empty"),)
     form = _NINE_CHARS if re.search(_NINE, refusal.text) else _USUAL_ID
     if "tool_ids" in refusal.faults and not all(re.fullmatch(form, id_) for _, _, id_ in tool_ids(sent.draft)):
@@ -535,7 +540,7 @@ THOUGHTS_ADVICE = 'rules: {set: {thinking: {type: "disabled"}}}'
 _NOT_ADVISED = frozenset(
     (
         *("tools", "functions", "type", "function", "parameters", "input_schema", "schema", "tool_choice", *_THOUGHT),
-        *("system", "instructions", "previous_response_id", "conversation"),
+        *("system", "instructions", "previous_response_id", "conversation", "arguments", "tool_call_id"),
     )
 )
 """Without one of these a request, a tool or a part is none, or an agent has no tools or no thoughts at all."""

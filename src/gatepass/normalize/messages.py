@@ -351,15 +351,28 @@ def empty_broken_arguments(draft: Draft) -> bool:
 
     A call that was cut stays in the client's history, and servers that parse it refuse each further turn.
     """
-    places = ("messages[].tool_calls[].function.x", "messages[].function_call.x", "input[].x")
-    owners = [owner for place in places for owner in JsonMemberPath.parse(place).owners(draft)]
     changed = 0
-    for owner in (one for one in owners if one.kind("arguments") == '"'):
+    for owner in _with_arguments(draft, '"'):
         try:
             RAW.decode(msgspec.json.decode(owner.text("arguments") or b"", type=str))
         except (msgspec.DecodeError, RecursionError):
             changed += owner.set("arguments", b'"{}"')
     return changed > 0
+
+
+@fixed_change("arguments=text")
+def arguments_into_text(draft: Draft) -> bool:
+    """Write the arguments of calls that are objects as their JSON text. Entry `arguments=text`."""
+    owners = _with_arguments(draft, "{")
+    texts = ((owner, (owner.text("arguments") or b"").decode("utf-8", "replace")) for owner in owners)
+    return sum(owner.set("arguments", msgspec.json.encode(text)) for owner, text in texts) > 0
+
+
+def _with_arguments(draft: Draft, kind: str) -> list[ObjectDraft]:
+    """Return the calls of the history whose arguments are of this kind of JSON."""
+    places = ("messages[].tool_calls[].function.x", "messages[].function_call.x", "input[].x")
+    owners = (owner for place in places for owner in JsonMemberPath.parse(place).owners(draft))
+    return [owner for owner in owners if owner.kind("arguments") == kind]
 
 
 def short_id(id_: str) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from gatepass.learning.learned_rule import LearningPolicy
 from gatepass.learning.memory import Memory
 from gatepass.learning.pointing import Refusal as Read
-from gatepass.learning.rows import steps
+from gatepass.learning.rows import LearningSettings, advice, steps
 from gatepass.replies.error_body import read_error_body
 from tests.rows import CHAT, RERANK
 from tests.unit.learning.rejections import openai
@@ -138,3 +139,54 @@ def test_the_last_instructions_of_a_chat_without_a_user_become_the_users_message
     outcome = ask(Memory(), Upstream([has_user]), a_call(json.dumps(body).encode(), CHAT))
     assert (outcome.error, outcome.call.adapted, outcome.calls) == (None, ("roles=user",), 2)
     assert ["roles=user"] not in tried(error, {**body, "messages": [{"role": "user", "content": "Hi"}, *COMPACTED]})
+
+
+def history(arguments: Any, text: str = "ok") -> Body:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    return {"model": "m", "messages": [*said, {"role": "tool", "tool_call_id": "a", "content": text}]}
+
+
+def in_vllm() -> Any:
+    """vLLM 0.32 loses the place of a call."""
+    param = "body.0.ChatCompletionMessageFunctionToolCallParam.function"
+    detail = {
+        "type": "string_type",
+        "loc": param,
+        "msg": "Input should be a valid string",
+        "input": "<dict of 1 items>",
+    }
+    return openai(f"1 validation error:\n  {detail}", param, code=400)
+
+
+OF_ARGUMENTS = (
+    in_vllm(),
+    openai("Invalid type for 'messages[1].tool_calls[0].function.arguments': expected a string, but got an object."),
+    openai("messages[1]: invalid type: map, expected a string at line 1 column 150"),
+    openai("json: cannot unmarshal object into Go struct field .messages.tool_calls.function.arguments of type string"),
+    openai("messages.1.tool_calls.0.function.arguments 必须是字符串"),
+    {"detail": [{"type": "string_type", "loc": ["body", "messages", 1, "tool_calls", 0], "msg": "not a valid string"}]},
+)
+
+
+@pytest.mark.parametrize("error", OF_ARGUMENTS, ids=range(len(OF_ARGUMENTS)))
+def test_arguments_that_are_an_object_become_a_text(error: Any):
+    def is_object(body: Body) -> bool:
+        return isinstance(body["messages"][1]["tool_calls"][0]["function"]["arguments"], dict)
+
+    call = a_call(json.dumps(history({"city": "Zürich", "days": [1, 2]})).encode(), CHAT)
+    outcome = ask(Memory(), Upstream([Refusal(is_object, error)]), call)
+    assert outcome.error is None
+    assert outcome.call.adapted[-1:] == ("arguments=text",)
+    sent = json.loads(outcome.call.body)["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(sent) == {"city": "Zürich", "days": [1, 2]}
+    assert "arguments=text" not in [one for step in tried(error, history('{"a": 1}')) for one in step]
+
+
+@pytest.mark.parametrize("member", ["tool_calls[0].function.arguments", "tool_call_id", "content"])
+def test_no_error_advises_to_drop_what_a_call_or_its_result_is_made_of(member: str):
+    call = a_call(json.dumps(history("{}")).encode(), CHAT)
+    error = openai(f"messages[2].{member} is not supported", f"messages[2].{member}")
+    refusal = Read.of(CHAT.members, 400, read_error_body(error, refused=True), call.body)
+    assert refusal is not None
+    assert advice(refusal, call, LearningSettings("u", LearningPolicy()), steps(refusal, call)) == ""
