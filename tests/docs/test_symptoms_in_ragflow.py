@@ -173,25 +173,26 @@ def in_go(answer: Answer) -> Iterator[str]:
         yield from (f"**ERROR**: {text}", f"model verification attempts failed: {text}")
 
 
-def rows_for(text: str, language: str) -> list[dict[str, str]]:
-    """The rows that a reader finds by a distinctive part of the text: words, or a class of RAGFlow."""
-    found = []
+def first_row_for(text: str, language: str) -> dict[str, str] | None:
+    """The row that a reader finds first by a distinctive part of the text: words, a class of RAGFlow, or a code."""
     for row in (row[language] for section in SECTIONS for row in section["rows"]):
         parts = (
-            part for part in re.findall(r"`([^`]+)`", row["see"]) if " " in part or re.fullmatch(r"[A-Z_]{5,}", part)
+            part
+            for part in re.findall(r"`([^`]+)`", row["see"])
+            if " " in part or re.fullmatch(r"[A-Z_]{5,}|[a-z]+_[a-z_]+", part)
         )
-        if any(re.search(re.escape(part).replace("…", r"\S+?"), text, re.IGNORECASE) for part in parts):
-            found.append(row)
-    return found
+        if any(re.search(re.escape(part).replace("…", ".{1,80}?"), text, re.IGNORECASE) for part in parts):
+            return row
+    return None
 
 
 def gaps(text: str, mended_by: tuple[str, ...]) -> list[str]:
-    """What the rows of this text lack, in either language."""
+    """What the first row of this text lacks, in either language."""
     missing = []
     for language in ("en", "zh"):
-        rows = rows_for(text, language)
-        missing += [f"{name}: {row['see']}" for row in rows for name in mended_by if name not in row["action"]]
-        missing += [] if rows else [f"{language}: no row"]
+        row = first_row_for(text, language)
+        missing += [] if row else [f"{language}: no row"]
+        missing += [f"{name}: {row['see']}" for name in mended_by if row and name not in row["action"]]
     return missing
 
 
@@ -210,3 +211,51 @@ async def test_the_text_of_a_fault_leads_to_its_setting_in_one_step(name: str, t
 def test_a_text_of_ragflow_itself_leads_to_its_setting_in_one_step(name: str) -> None:
     mended_by, text = OWN[name]
     assert gaps(text, mended_by) == []
+
+
+HTTP_401 = '401 The upstream "up" (127.0.0.1:1) does not accept the credential that gatepass sends: revoked.'
+BROKEN = "127.0.0.1:1 closed the connection before its reply was complete; whether it did the work is unknown."
+PAGE_TEXT = 'The upstream "up" (127.0.0.1:1) answered 200 OK with an HTML page titled "Sign in" instead of JSON'
+UNKNOWN_KEY = "The API key is not known to gatepass. Check the client's API key setting."
+HOSTS = {
+    f"ERROR: unexpected status 401 Unauthorized: {HTTP_401[4:]}": "token_placement",
+    f"ERROR: unexpected status 401 Unauthorized: {UNKNOWN_KEY}": "gatepass keys new",
+    "ERROR: Codex ran out of room in the model's context window. Start a new thread": "context",
+    f"ERROR: stream disconnected before completion: {BROKEN}": "base_url",
+    "ERROR: exceeded retry limit, last status: 429 Too Many Requests": "gatepass show",
+    "ERROR: unexpected status 503 Service Unavailable: no token for credential c: the issuer refused": "client_secret",
+    f"ERROR: unexpected status 502 Bad Gateway: {PAGE_TEXT}": "base_url",
+    "ERROR: unexpected status 404 Not Found: You don't own the chat 7c1d.": "agent:ID",
+    f"Failed to authenticate. API Error: {HTTP_401}": "token_placement",
+    f"Failed to authenticate. API Error: 401 {UNKNOWN_KEY}": "gatepass keys new",
+    "Prompt is too long · the request is ~208310 tokens (limit 200000)": "context",
+    f"API Error: 502 {BROKEN}": "base_url",
+    "API Error: Request rejected (429) · Rate limit reached for this team.": "retry: {on: [refused]}",
+    f"API Error: 502 {PAGE_TEXT}": "base_url",
+    f"openai.AuthenticationError: Error code: 401 - {{'error': {{'message': \"{UNKNOWN_KEY}\"}}}}": "gatepass keys new",
+    "openai.RateLimitError: Error code: 429 - {'error': {'message': 'Rate limit reached'}}": "retry: {on: [refused]}",
+    "openai.BadRequestError: Error code: 400 - {'error': {'code': 'context_length_exceeded'}}": "context",
+    "openai.NotFoundError: Error code: 404 - {'error': {'message': 'No operation has the path /x.'}}": "",
+    "openai.APITimeoutError: Request timed out.": "gatepass show",
+    "openai.APIError: The upstream ended its stream before the answer was complete": "base_url",
+    "anthropic.APIStatusError: Error code: 502 - No connection to h (connection refused)": "base_url",
+}
+"""What Codex, Claude Code and the SDKs print, and a word of the action of the row that a reader finds first."""
+
+
+@pytest.mark.parametrize("text", HOSTS)
+def test_a_text_of_a_host_or_an_sdk_leads_to_its_row_first(text: str) -> None:
+    for language in ("en", "zh"):
+        row = first_row_for(text, language)
+        assert row is not None, language
+        word = HOSTS[text]
+        assert {"context": "context_length"}.get(word, word) in row["action"] or word in row["action"], row["see"]
+
+
+def test_the_words_in_front_of_an_error_are_found_last_and_their_row_is_short() -> None:
+    last = SECTIONS[-1]["rows"]
+    assert [row["en"]["see"][:12] for row in last] == ["`AUTH_ERROR`", "`openai.BadR"]
+    assert (
+        max(len(row[language][cell]) for row in last for language in ("en", "zh") for cell in ("cause", "action"))
+        <= 300
+    )
