@@ -175,6 +175,7 @@ ui-pictures: .site/.ready ## Take the pictures of the page in docs/images/ui: ha
 
 chart-check: setup .chart/.ready ## Render the Helm chart, and validate and check what it makes; half a minute
 	GATEPASS=$(abspath $(BIN)/gatepass) .chart/bin/pytest -q tests/chart
+	$(if $(VALUES),@echo "chart: $(VALUES) is valid")
 
 chart: .chart/.ready ## Write deploy/kubernetes.yaml, what the chart makes of its default values
 	CHART=write .chart/bin/pytest -q tests/chart -k manifests

@@ -83,6 +83,7 @@ CHILDREN = {
         "zh/scaling",
         "zh/store",
         "zh/tls",
+        "zh/tracing",
     ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""
