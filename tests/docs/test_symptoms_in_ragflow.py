@@ -175,7 +175,8 @@ def in_go(answer: Answer) -> Iterator[str]:
 
 def first_row_for(text: str, language: str) -> dict[str, str] | None:
     """The row that a reader finds first by a distinctive part of the text: words, a class of RAGFlow, or a code."""
-    for row in (row[language] for section in SECTIONS for row in section["rows"]):
+    rows: list[dict[str, str]] = [row[language] for section in SECTIONS for row in section["rows"]]
+    for row in rows:
         parts = (
             part
             for part in re.findall(r"`([^`]+)`", row["see"])

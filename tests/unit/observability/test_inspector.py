@@ -302,7 +302,7 @@ def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> Upstr
     ("status", "error", "case", "advice"),
     [
         (404, {"message": "Not Found"}, "no_path", "Set `operations.chat.upstream` to an upstream that has it"),
-        (429, {"message": "slow down"}, "429", "Retry later, or ask the owner of the upstream"),
+        (429, {"message": "slow down"}, "429", "Retry later. If it happens often, set `retry: {on: [refused]}`"),
         (404, {"message": "No such model"}, "about_model", "Follow the upstream's message. If it does not know"),
         (403, {"message": "Model access denied"}, "model_denied", "Ask the upstream's owner to allow the model"),
         (403, {"message": "您无权访问该模型"}, "model_denied", "Ask the upstream's owner to allow the model"),
