@@ -270,21 +270,8 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
 
 _OF_REPLY = ("embeddings", "ragflow", "repair", "reply", "sse", "unwrap")
 _OF_REQUEST = (
-    *(
-        "arguments",
-        "clamp",
-        "content",
-        "default",
-        "drop",
-        "drop_beta",
-        "extra_body",
-        "model",
-        "rename",
-        "rerank",
-        "role",
-        "roles",
-    ),
-    *("max_output_tokens", "schema", "set", "tool_ids", "tools"),
+    *("clamp", "content", "default", "drop", "drop_beta", "extra_body", "model", "rename", "rerank", "role", "roles"),
+    *("arguments", "max_output_tokens", "schema", "set", "tool_ids", "tools"),
 )
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(_OF_REQUEST, "required by the upstream or by a rule"),

@@ -223,7 +223,7 @@ class LearnedRule(msgspec.Struct, frozen=True, dict=True):
             case "clamp", str(most) if most.isdecimal():
                 return Clamp(path, most=float(most))
             case "clamp", str(bound) if re.fullmatch(r">=[1-9][0-9]{0,8}", bound):
-                return Clamp(path, least=float(self.least))
+                return Clamp(path, least=float(self.least), above=1)
             case "rename", str(name):
                 return Rename(path, JsonMemberPath.parse(name).name)
             case "set", str(text) if SCALAR.match(text):

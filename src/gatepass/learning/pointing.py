@@ -33,12 +33,14 @@ _FAULTS: Mapping[str, str] = {
     "arguments": (
         r"(?is)(?!.*(?:\b(?:re(?:sponse|ply)|answer|upstream|backend|output|body|config|generated|produced)\b|响应|返回|输出"
         r"|请求体))(?:(?=.*(?:argument|(?:tool|function).?call|参数|工具调用))"
-        r".*(?:\bjson|pars(?:e|ing)|decod|malformed|unterminated|解析)"
-        r"|.*(?:\bline \d+,? column \d|\(char \d|\bat position \d|end of (?:json|input|data)|parse_error\.\d))"
+        r".*(?:json|pars(?:e|ing)|decod|malformed|unterminated|\beof\b|解析)"
+        r"|.*(?:\bline \d+,? column \d|\(char \d|\bat position \d|end of (?:json|input|data)|parse_error\.\d"
+        r"|json(?:decode|: )|invalid character .{1,9} (?:looking|after|in)|item pairs))"
     ),
     "tool_ids": (
         r"(?s)(?=.*(?i:pattern|match|length|alphanumeric|letters|digits|character|too long|a-z|长度|字符|字母|格式))"
-        r".*(?i:tool|call|function|工具|调用)[\w .\[\]'\"`]{0,40}(?:(?<![A-Za-z])[iI]|(?<=[a-z])I)[dD]s?(?![A-Za-z0-9])"
+        r".*(?:(?i:\bids?\b[\w ]{1,20}\b(?:tool|call))|(?i:tool|call|function|工具|调用)[\w .\[\]'\"`]{0,40}"
+        r"(?:(?<![A-Za-z])[iI]|(?<=[a-z])I)[dD]s?(?![A-Za-z0-9]))"
     ),
 }
 """What servers say of calls in the history, by the action that repairs them: of arguments that are no JSON (and not of
@@ -145,7 +147,7 @@ _NAME = r"(?a)[A-Za-z_][\w.\[\]*/-]*"
 _STEP = re.compile(r"[^.\[\]/*]+")
 _PLACE = r"(messages|tools|input|system)[\[./]{1,3}(\d{1,6})(?!\w)"
 _NUMBER = (
-    r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d"
+    r"(?<![A-Za-z0-9_.-])(?<!code: )(?!(?<=<)\d+>)(\d{1,9})(?![A-Za-z0-9_-]|\.\d"
     r"| (?:requests (?:a|per)|images|characters|calls|seconds|minutes)\b)"
 )
 _COMMA = r"(?<!\[\d)(?<!\[\d\d)(?<!\[\d{3})(?<=\d),(?=\d{3}(?!\d))"

@@ -224,7 +224,7 @@ def limits(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     lowest = min((int(one) for path in found for one in sent.values(path) if re.fullmatch(_COUNT, one)), default=0)
     least = min((one for one in numbers if 0 < lowest < one <= MOST_RAISED), default=0)
     is_of_answer = strong.keys() <= {*LIMITS} and (is_named or re.search(_ANSWER, text) is not None)
-    if least and is_of_answer and re.search(_LEAST, text) and not re.search(_OF_PROMPT, text):
+    if least and is_of_answer and re.search(_LEAST, text) and not re.search(f"{_ROOM}|{TOO_LONG_TEXT}", text):
         for one in (least, least + 1):  # an error may mean "more than"
             yield tuple(LearnedRule("clamp", name, f">={one}") for name in LIMITS)
     for path in named or found:
@@ -251,13 +251,12 @@ MOST_RAISED = 1024
 _COUNT = "[1-9][0-9]{0,8}"
 _LEAST = (
     r"(?i)at least|minim|(?:less|lower|smaller|fewer|greater|larger|higher|more) (?:than|or)|below|[≥>]"
-    r"|too (?:small|low|few)|range|\[ ?\d+ ?[,，]|\d ?(?:or (?:more|above)|及?以上|(?:[-–~～到至和]|to|and) ?\d)"
-    r"|至少|最[小少低]|[小少低大高多]于|不足|过[小低少短]|太[小低少短]|下限|范围|之间"
+    r"|too (?:small|low|few)|range|[\[(（] ?\d+ ?[,，]|\d ?(?:or [mahgl]|[<≤]|及?以上|(?:[-–~～到至和]|to|and) ?\d)"
+    r"|至少|最[小少低]|[小少低大高多]于|不足|过[小低少短]|太[小低少短]|下限|范围|区间|之间"
 )
 """Words and signs of a bound from below, or a range."""
 _ANSWER = r"(?i)output|answer|completion|response|generat|输出|回答|回复|生成"
-_OF_PROMPT = rf"(?i)context|prompt|input (?!should|value)|上下文|提示|输入|{TOO_LONG_TEXT}"
-_ROOM = r"(?i)prompt|input|context|remaining|提示|输入|上下文|剩余"
+_ROOM = r"(?i)prompt|input(?! should)|context|remaining|提示|输入|上下文|剩余"
 """A bound in such a text depends on the length of this prompt."""
 
 

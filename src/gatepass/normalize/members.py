@@ -233,6 +233,8 @@ class Clamp:
     path: JsonMemberPath
     least: float | None = None
     most: float | None = None
+    above: float = -math.inf
+    """Smaller numbers remain: a limit of -1 or 0 means none."""
 
     @property
     def entry(self) -> str:
@@ -253,7 +255,7 @@ class Clamp:
         if text is None or _NUMBER.match(text) is None:
             return False
         number = float(text)
-        bound = self.least if self.least is not None and number < self.least else number
+        bound = self.least if self.least is not None and self.above <= number < self.least else number
         bound = self.most if self.most is not None and bound > self.most else bound
         if bound == number:
             return False

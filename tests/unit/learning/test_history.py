@@ -50,9 +50,17 @@ ARGUMENTS: tuple[tuple[int, Any], ...] = (
     (500, openai("tool_calls[0].function.arguments is malformed: EOF while parsing a string at line 1 column 13")),
     (500, openai("invalid function call: unexpected end of JSON input")),
     (500, {"message": "工具调用参数解析失败：JSON 不完整"}),
+    (500, openai("json: cannot unmarshal: invalid character '}' looking for beginning of object key string")),
+    (500, {"error": "failed to convert messages: tool_calls[0].function.arguments: unexpected EOF"}),
+    (500, {"message": "JSONDecodeError: Expecting value"}),
+    (500, openai("Can only get item pairs from a mapping.")),
+    (500, {"msg": "历史消息中的函数参数不是合法的 JSON"}),
     (400, openai("messages[1].tool_calls[0].function.arguments: invalid JSON")),
     (400, openai("Invalid value", "messages[1].tool_calls[0].function.arguments")),
 )
+
+
+FAILURES = [one for one in ARGUMENTS if one[0] in (404, 500)]
 
 
 @pytest.mark.parametrize("arguments", [CUT, "", "{}{}", '{"a": 1,}'])
@@ -71,6 +79,9 @@ IDS: tuple[tuple[int, Any, str, str], ...] = (
     (404, openai("Invalid 'messages[1].tool_calls[0].id': string too long."), "call_" + "x" * 60, ".{1,40}"),
     (500, {"message": "tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'"}, "functions.f:0", r"[\w-]+"),
     (500, {"message": "tool_call_id 格式错误，长度应为9位"}, "call_1", r"\w{9}"),
+    (500, {"error": "Invalid id for a tool call: must be nine letters or digits"}, "call_abc", r"\w{9}"),
+    (500, openai("The toolUseId must be at most 64 characters long, of a-zA-Z0-9_-"), "x" * 70, ".{1,64}"),
+    (500, {"error": "调用ID只能包含字母和数字，长度为9"}, "call_1", r"\w{9}"),
     (500, {"message": "toolCallId has characters other than letters"}, "f:0", r"[\w-]+"),
 )
 
@@ -107,7 +118,7 @@ def test_an_error_about_something_else_is_sent_no_more_often(status, text):
     assert (outcome.error.http_status, outcome.error.should_retry, outcome.calls) == (status, None, 1)
 
 
-@pytest.mark.parametrize(("status", "error"), [*ARGUMENTS[:7], *((status, error) for status, error, *_ in IDS)])
+@pytest.mark.parametrize(("status", "error"), [*FAILURES, *((status, error) for status, error, *_ in IDS)])
 def test_a_request_without_the_fault_is_sent_once(status, error):
     outcome = sent(called(), error, status)
     assert isinstance(outcome.error, UpstreamErrorReply)
@@ -116,7 +127,7 @@ def test_a_request_without_the_fault_is_sent_once(status, error):
 
 @pytest.mark.parametrize(
     ("call", "status", "error"),
-    [*((called(CUT), *one) for one in ARGUMENTS[:7]), *((called(call_id=one[2]), *one[:2]) for one in IDS)],
+    [*((called(CUT), *one) for one in FAILURES), *((called(call_id=one[2]), *one[:2]) for one in IDS)],
 )
 def test_if_nothing_helps_the_status_stays_and_no_client_repeats_it(call, status, error):
     memory = Memory()

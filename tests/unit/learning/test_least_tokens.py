@@ -60,6 +60,16 @@ WORDINGS: tuple[Any, ...] = (
     openai("max_tokens(5)过小，不足下限 16"),
     openai("输出 token 数至少为 16"),
     openai("最大输出 token 数不得低于16"),
+    # further ones, written after the code
+    openai("The value of max_completion_tokens (5) is lower than the allowed minimum, 16"),
+    openai("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [16, 65536]"),
+    openai("16 <= max_output_tokens <= 4096"),
+    openai("It must be 16 or higher: max_output_tokens"),
+    openai("max_tokens=5 is insufficient: use 16 or more"),
+    openai("ensure this value is greater than or equal to 16", "max_tokens"),
+    openai("max_tokens 参数不在有效区间 (16, 131072]"),
+    openai("生成长度 max_new_tokens 至少要 16"),
+    openai("max_tokens 需不小于十六（16）"),
 )
 
 
@@ -103,6 +113,22 @@ def test_what_one_name_taught_holds_for_the_other_and_larger_limits_stay():
     settings = [rule.setting() for rule in memory.of(SCOPE, 0.0)]
     assert settings == [{"rules": {"clamp": {name: {"min": 16}}}} for name in NAMES[:2]]
     assert memory.of(SCOPE, HOUR_S) == []
+
+
+@pytest.mark.parametrize("least", [401, 512])
+def test_a_status_in_the_text_is_no_bound(least):
+    for text in ("<400> InvalidParameter: max_tokens must be at least {}", "Error code: 400 - max_tokens at least {}"):
+        outcome = ask(Memory(), below(openai(text.format(least)), least), a_request(max_tokens=5))
+        assert (outcome.error, asking(json.loads(outcome.call.body)), outcome.calls) == (None, least, 2)
+
+
+@pytest.mark.parametrize("unlimited", [-1, 0])
+def test_a_value_that_means_no_limit_is_not_raised(unlimited):
+    memory, upstream = Memory(), below(openai(BELOW))
+    upstream.refusals[0].concerns = lambda body: 0 < asking(body) < 16
+    assert ask(memory, upstream, a_request(max_tokens=5)).calls == 2
+    request = a_request(max_tokens=unlimited)
+    assert ask(memory, upstream, request).call is request
 
 
 def test_a_bound_from_above_is_kept_beside_it():

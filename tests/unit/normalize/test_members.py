@@ -137,3 +137,48 @@ def test_missing_objects_on_the_path_are_added_on_request():
 def test_invalid_member_path_is_refused(written):
     with pytest.raises(ValueError, match="expects the name of a member"):
         JsonMemberPath.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("change", "body", "becomes"),
+    [
+        (
+            Clamp(at("max_tokens"), most=4096),
+            b'{"max_tokens":9999,"thinking":{"budgetTokens":9000}}',
+            b'{"max_tokens":4096,"thinking":{"budgetTokens":2048}}',
+        ),
+        (
+            Clamp(at("max_completion_tokens"), most=1025.5),
+            b'{"max_completion_tokens":9999,"Thinking":{"type":"enabled","budget_tokens":2000}}',
+            b'{"max_completion_tokens":1025.5,"Thinking":{"type":"enabled","budget_tokens":1024}}',
+        ),
+        (
+            Clamp(at("max_new_tokens"), most=500),
+            b'{"max_new_tokens":9999,"thinking":{"type":"enabled","budget_tokens":2000}}',
+            b'{"max_new_tokens":500,"thinking":{"type":"disabled"}}',
+        ),
+        (  # a budget that fits, none, and a limit that was not lowered
+            Clamp(at("max_tokens"), most=4096),
+            b'{"max_tokens":9999,"thinking":{"budget_tokens":4095}}',
+            b'{"max_tokens":4096,"thinking":{"budget_tokens":4095}}',
+        ),
+        (
+            Clamp(at("max_tokens"), most=4096),
+            b'{"max_tokens":9999,"thinking":{"type":"adaptive"}}',
+            b'{"max_tokens":4096,"thinking":{"type":"adaptive"}}',
+        ),
+        (
+            Clamp(at("top_k"), most=10),
+            b'{"top_k":11,"thinking":{"budget_tokens":4096}}',
+            b'{"top_k":10,"thinking":{"budget_tokens":4096}}',
+        ),
+        (
+            Clamp(at("max_tokens"), least=16),
+            b'{"max_tokens":5,"thinking":{"budget_tokens":4096}}',
+            b'{"max_tokens":16,"thinking":{"budget_tokens":4096}}',
+        ),
+    ],
+)
+def test_a_lowered_limit_of_the_answer_leaves_room_for_thoughts(change, body, becomes):
+    changed, _ = apply_changes(a_call(body), [change])
+    assert changed.body == becomes
