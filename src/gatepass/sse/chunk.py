@@ -410,9 +410,6 @@ arguments_too_large = _error(
 stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
 without_message = _error(UpstreamInvalid, "The upstream's answer has a choice with neither a message nor a text.")
 event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
-events_joined = _error(
-    UpstreamInvalid, "The upstream sent events without the blank line that ends each event of a stream."
-)
 too_many_choices = _error(
     UpstreamInvalid, "The upstream's answer has more choices, tool calls and members than any request asks for."
 )

@@ -390,13 +390,13 @@ class EventStream:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
         if len(tail) > LARGE_EVENT_BYTES or count_lines(tail) > MOST_LINES:
             # clients ignore it, and to read it here would occupy the loop for long
-            return self._fail(chunk.events_joined) if _is_joined(tail) else b""
+            return b""
         # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         event = parse_event(block.removeprefix(BOM))
         data = event.data or b""
-        if not (is_json(data) or data.strip() == b"[DONE]" or _is_joined(block)):
+        if not (is_json(data) or data.strip() == b"[DONE]"):
             if event.text and not any(name.startswith(event.text) for name in _FIELD_NAMES):
                 self._read_text(event.text)
             return b""
@@ -484,7 +484,7 @@ class EventStream:
         if block in _BLANK_LINES and not self.has_ids:
             return block
         if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
-            return self._fail(chunk.events_joined if _is_joined(block) else chunk.event_too_large)
+            return self._fail(chunk.event_too_large)
         event = parse_event(block)
         if event.text:
             self._read_text(event.text)
@@ -549,9 +549,8 @@ class EventStream:
         try:
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
-            text = "" if _is_joined(block) else chunk.plain_text(data)
-            if not text:
-                return self._fail(chunk.events_joined if _is_joined(block) else chunk.event_not_json)
+            if not (text := chunk.plain_text(data)):
+                return self._fail(chunk.event_not_json)
             payload, name = text, b"error"  # the words of a server that failed
         if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
             failure = chunk.upstream_error_event(self._source.upstream, error_body)
@@ -576,15 +575,14 @@ class EventStream:
         try:
             block, data, event = split_large(run)
         except ValueError:
-            yield self._fail(chunk.events_joined if _is_joined(run) else chunk.event_too_large)
+            yield self._fail(chunk.event_too_large)
             return
         yield b""
         text = bytes(data).strip()
         try:
             payload = event_value(text, event.name)
         except ValueError:
-            error_of = chunk.event_too_large if takes_long(text) else chunk.event_not_json
-            yield self._fail(chunk.events_joined if _is_joined(block) else error_of)
+            yield self._fail(chunk.event_too_large if takes_long(text) else chunk.event_not_json)
             return
         yield b""
         error_body = error_in_event(beginning_of_error(payload), event.name, self._source.read_error)
@@ -682,14 +680,6 @@ class EventStream:
                 end = chunk.stream_closed if self.has_answered else chunk.stream_empty
                 self.fail((self._progress.fault or end)(self._source.upstream))
         return is_plain
-
-
-def _is_joined(block: bytes) -> bool:
-    """Whether the data of `block` has several lines, and the first one is JSON. The whole data is no JSON."""
-    beginning = block[:ERROR_BYTES]
-    end = max(beginning.rfind(b"\n"), beginning.rfind(b"\r")) + 1  # to read a line without its end takes 10 s
-    first, line_feed, _ = (parse_event(beginning[:end]).data or b"").partition(b"\n")
-    return line_feed != b"" and is_json(first)
 
 
 def _ends_event(line_end: re.Match[bytes]) -> bool:
