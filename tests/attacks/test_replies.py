@@ -1,6 +1,7 @@
 """Hostile whole replies: structure, vectors, conversions between base64 and numbers."""
 
 import contextlib
+import json
 import time
 from array import array
 from base64 import b64encode
@@ -11,15 +12,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects.reply_check import ReceivedReply, classify_document
+from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
+from gatepass.observability.redaction import Redactor
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.responses import RESPONSES, synthesize_response
 from gatepass.proxy import response
 from gatepass.proxy.body_threads import is_heavy
+from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.repair import synthesize_stream
@@ -32,6 +35,52 @@ MIB = 1 << 20
 JSON = ((b"content-type", b"application/json"),)
 OPENING = b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
 OPENING += b'"message":{"role":"assistant","content":"hi"}}],"x":'
+
+
+HTML = ((b"content-type", b"text/html"),)
+MARKUP = (
+    *(
+        "<",
+        "<a ",
+        "<a>",
+        "<p>",
+        "<a '",
+        "<a \"'>",
+        "<!--",
+        "<!-- >",
+        "<script>",
+        "<script></script>",
+        "<head>",
+        "<form>",
+    ),
+    *("<p hidden>", "<p style=style=style=>", "<title>", "&amp;", "&#38;amp;", "x", "x ", "a.", "a/", "a?b ", "1", "-"),
+)
+FRAMES = (
+    "at ",
+    " at a",
+    "at x(y",
+    'File "',
+    "a.rb:1:",
+    "(a.java:",
+    "a(b.java: ",
+    " in a",
+    "goroutine 1",
+    "#0 ",
+    "Error",
+    "\n/a.go",
+)
+
+
+@pytest.mark.attack("replies: pages and stack traces")
+@pytest.mark.parametrize("unit", [*MARKUP, *FRAMES])
+@pytest.mark.parametrize("beginning", ["", "<html><body>", "<h1>500</h1><p>"])
+def test_no_page_and_no_stack_trace_takes_long(attack: Attack, unit: str, beginning: str) -> None:
+    redactor = Redactor()
+    redactor.learn("s3cret-token-of-the-upstream")
+    text = (beginning + unit * ERROR_BYTES)[:ERROR_BYTES].encode()
+    for headers, body in ((HTML, text), (JSON, json.dumps({"error": {"message": text.decode()}}).encode())):
+        with attack.on_loop():
+            classify_error(ReceivedReply("chat", 500, headers, body, mask=redactor.mask))
 
 
 @dataclass(frozen=True)

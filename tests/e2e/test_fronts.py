@@ -158,7 +158,7 @@ def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronts]:
         upstream = listening(stack.enter_context(Process([sys.executable, "-c", code])))
         closed, ports = free_port(), {row.front: free_port() for row in ROWS.values()}
         texts = {"nginx": NGINX, "haproxy": HAPROXY, "apache2": APACHE, "squid": SQUID, "tinyproxy": TINYPROXY}
-        options = {
+        options: dict[str, list[str | Path]] = {
             "nginx": ["-p", folder, "-e", "stderr", "-c"],
             "haproxy": ["-f"],
             "apache2": ["-D", "FOREGROUND", "-f"],

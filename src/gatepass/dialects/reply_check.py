@@ -102,10 +102,6 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
         return f"{self.sender} answered {self.status} {phrase}".rstrip()
 
     @property
-    def page(self) -> content.Page:
-        return content.read_page(self.headers, self.body, self.mask)
-
-    @property
     def support_id(self) -> str:
         size = content.SEARCHED_PAGE_BYTES
         start = self.body if len(self.body) <= size else whole_words(self.body[:size])
@@ -189,20 +185,21 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
     if (login := login_page(reply)) is not None:
         return login
     if content.is_html(reply.headers, reply.body):
-        text = f"{reply.answered} with {reply.named(page := reply.page)}."
+        page = content.read_page(reply.headers, reply.body, reply.mask)
+        text = f"{reply.answered} with {reply.named(page)}."
         case = "" if reply.status < 500 else "page_504" if reply.status == 504 else "page_5xx"
         return _rejection(reply, UpstreamErrorBody(text, code=errors.UpstreamHtml.code, own="page"), case, page)
     error_body, case = read_error_body(_document(reply.body), refused=True, mask=reply.mask), ""
     if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
     if error_body is None:
-        excerpt = clean(content.words(reply.body), reply.mask, EXCERPT_CHARS)
+        text = content.words(reply.body)
+        excerpt = clean(reason := before_trace(text), reply.mask, EXCERPT_CHARS)
         if not re.search(r"\w", excerpt):  # such as {}
             excerpt = f"{reply.answered} with a body without {f'a reason: {excerpt}' if excerpt else 'text.'}"
             case = "no_reason"
-        reason = before_trace(excerpt)
-        trace = clean(decoded(reply.body), reply.mask, DETAIL_CHARS) if reason != excerpt else ""
-        error_body = UpstreamErrorBody(reason, own="body" if case else "", trace=trace)
+        trace = clean(text, reply.mask, DETAIL_CHARS) if reason != text else ""
+        error_body = UpstreamErrorBody(excerpt, own="body" if case else "", trace=trace)
     return _rejection(reply, error_body, case)
 
 
@@ -225,7 +222,8 @@ def _rejection(
     """Return the error of a reply. `case` is that of a reply without a text, and its `page` decides nothing."""
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     is_ragflows = status == 403 and error_body.code == "109"
-    advice, hinted, setting, cause = reply.rejected if is_ragflows else with_hint(error_body, status, reply)
+    title = page.title if page else ""
+    advice, hinted, setting, cause = reply.rejected if is_ragflows else with_hint(error_body, status, reply, title)
     message = page.added_to(error_body.message) if page else error_body.message
     message = f"{sentence(message)} {cause}" if cause else message
     case = case if case.startswith("page") else hinted or case
@@ -252,8 +250,11 @@ def _rejection(
     return error
 
 
-def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> Remedy:
-    """Return what the first hint says that matches the error in `reply`, and the error's case."""
+def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply, title: str = "") -> Remedy:
+    """Return what the first hint says that matches the error in `reply`, and the error's case.
+
+    `title` is that of a page.
+    """
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
     found = ""
@@ -266,7 +267,6 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
             found = hint.case
             break
     is_page = error_body.own == "page" and status in ABSENT and not reply.support_id  # nothing is at its path
-    title = reply.page.title if is_page else ""
     lacks_page = is_page and (not title or re.search(NO_SUCH_PAGE, title) is not None)
     if not found and (lacks_page or says_no_path(error_body, status, reply.path)):
         return Remedy("", reply.missing, reply.route, _text(reply.missing, "sentence", reply, reply.route))
@@ -310,7 +310,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
         return None
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
-    page = reply.page
+    page = content.read_page(reply.headers, reply.body, reply.mask)
     message = f"{reply.answered} with {reply.named(page)} instead of JSON, probably a login page or a portal."
     advice = str(Advice(errors.UpstreamHtml.code, reply.names))
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status

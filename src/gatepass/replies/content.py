@@ -67,7 +67,8 @@ _UNREAD = frozenset(("head", "form", "template", "noscript", "svg", "select", "o
 _INLINE = _RAW | {"a", "abbr", "b", "code", "em", "font", "i", "small", "span", "strong", "sup", "tt", "u", "wbr"}
 """Elements that end no line."""
 _HIDDEN = r"(?i)\shidden(?=[\s=/]|\Z)|\bstyle\s*=.{0,99}?(?:display|visibility)\s*:\s*(?:none|hidden)"
-_NO_REASONS = frozenset(re.findall(r"[a-z]+", " ".join(status.phrase for status in HTTPStatus).lower())) | {
+_PHRASES = " ".join(status.phrase for status in HTTPStatus if status >= 400 and status.name != "IM_A_TEAPOT").lower()
+_NO_REASONS = frozenset(re.findall(r"[a-z]+", _PHRASES)) | {
     *(
         "http",
         "https",

@@ -87,7 +87,7 @@ _TRACE = re.compile(
     r"(?m)Traceback \(most recent call last\)|\bgoroutine \d{1,9} \[|\b[Ss]tack ?(?:back)?trace:|^#\d \S{1,200}\(\d"
     rf"|File \"[^\"\n]{{1,200}}\", line \d|^\s?/\S{{1,200}}{_FILE}"
     r"|(?:^|(?<=\s))\S{1,200}(?:\.rb:\d{1,9}:in |\(\w{1,99}\.(?:java|kt|scala):\d)"
-    rf"|(?:^|(?<=\s))at [^\n]{{0,200}}?(?:{_FILE}|\((?:Native Method|Unknown Source|<anonymous>)|node:internal/)"
+    rf"|(?:^|(?<=\s))(?<!panicked )at [^\n]{{0,200}}?(?:{_FILE}|\((?:Native|Unknown|<anonymous>)|node:internal/)"
 )
 """The first frame of a stack trace of Python, Go, Rust, PHP, Ruby, Node, Java or C#."""
 _THROWN = re.compile(r"(?m)^[\w.$]*(?:Error|Exception|panic)\b.*")
@@ -614,7 +614,7 @@ def before_trace(text: str) -> str:
     frame = _TRACE.search(text, 0, TRACE_CHARS)
     if frame is None:
         return text
-    reason = re.sub(rf" in \S{{1,200}}{_FILE}\S*", "", text[: frame.start()]).strip()
+    reason = re.sub(rf"(?: in| at|,) \S{{1,200}}{_FILE}\S*", "", text[: frame.start()]).strip()
     if not reason and frame[0].startswith(("Traceback", "File")):
         reason = text.rstrip().rpartition("\n")[2]
     elif not reason and (thrown := _THROWN.search(text)):

@@ -1,5 +1,7 @@
 """What the pages of servers between gatepass and a model say: to a client, and to an operator."""
 
+import json
+
 import pytest
 
 from gatepass.dialects.hints import says_no_path
@@ -7,8 +9,11 @@ from gatepass.dialects.reply_check import ReceivedReply, classify_document, clas
 from gatepass.errors import UpstreamHtml
 from gatepass.observability.redaction import Redactor
 from gatepass.protocols.chat import CHAT
+from gatepass.protocols.messages import MESSAGES
+from gatepass.proxy.upstream_call import keep_original
 from gatepass.replies.content import READ_CHARS, WORDS_CHARS, read_page
-from gatepass.replies.error_body import before_trace
+from gatepass.replies.error_body import before_trace, read_error_body
+from gatepass.sse.chunk import upstream_error_event
 
 HTML = ((b"content-type", b"text/html"),)
 NGINX = (
@@ -112,6 +117,26 @@ def text_of(page, mask=str, headers=HTML):
             "away & nobody knows why",
             "",
         ),
+        # written after the code
+        (
+            503,
+            "<title>Service Temporarily Unavailable</title><td>Kong<tr><td>failure to get a peer from the balancer",
+            "It says: failure to get a peer from the balancer.",
+            "",
+        ),
+        (
+            504,
+            "<TITLE>Error: 504</TITLE><H2>Envoy</H2><ul><li>stream timeout<li>at llm-blue</ul>",
+            "stream timeout.",
+            "",
+        ),
+        (
+            403,
+            "<title>403 - 错误</title><div>您的部门没有使用权限。工单 20261130429",
+            "没有使用权限。工单 …",
+            "20261130429",
+        ),
+        (502, "<b>Http/1.1 502</b><p>see <a>https://status.example/i?id=99</a>", "see https://status.example/i.", ""),
     ],
 )
 def test_reason_of_a_page_is_told_if_its_title_gives_none(status, page, words, shown):
@@ -282,6 +307,36 @@ TRACES = {
         "Uncaught Exception: boom in /srv/a.php:3\nStack trace:\n#0 /srv/a.php(3): f()",
         "Uncaught Exception: boom",
     ),
+    # written after the code
+    "python, without its head": (
+        'RuntimeError: no memory\n  File "/opt/a.py", line 8, in run\n',
+        "RuntimeError: no memory",
+    ),
+    "rust": (
+        "thread 'main' panicked at src/main.rs:4:5:\nno index\nstack backtrace:\n   0: x",
+        "thread 'main' panicked\nno index",
+    ),
+    "rust before 1.73": (
+        "thread 'main' panicked at 'no index', src/main.rs:4:5\nstack backtrace:\n",
+        "thread 'main' panicked at 'no index'",
+    ),
+    "node, a promise": (
+        "UnhandledPromiseRejection: 401\n    at process.x (node:internal/q:95:5)",
+        "UnhandledPromiseRejection: 401",
+    ),
+    "spring": (
+        "a.b.HttpServerErrorException: 502\n\tat a.b.Foo.c(Foo.java:12) ~[x.jar!/:6.1]",
+        "a.b.HttpServerErrorException: 502",
+    ),
+    "go, a server": (
+        "http: panic serving 10.0.0.1:5: nil map\ngoroutine 7 [running]:\nx",
+        "http: panic serving 10.0.0.1:5: nil map",
+    ),
+    "windows": ("TypeError [X]: bad\n    at M.f [as g] (C:\\a\\b.js:3:4)", "TypeError [X]: bad"),
+    "c#, nested": (
+        "A.E: One. ---> B.F: broken\r\n   at C.D(Byte[] b) in C:\\s\\P.cs:line 7\r\n",
+        "A.E: One. ---> B.F: broken",
+    ),
 }
 NO_TRACES = (
     "No connection at http://llm.corp.example:8000/v1",
@@ -301,3 +356,50 @@ def test_reason_of_a_stack_trace(text, reason):
 @pytest.mark.parametrize("text", NO_TRACES)
 def test_text_without_a_stack_trace_stays(text):
     assert before_trace(text) == text
+
+
+@pytest.mark.parametrize("place", ["message", "stack"])
+def test_stack_trace_is_not_relayed_with_the_bytes_of_an_error(place):
+    inner = {"type": "api_error", "message": "boom", place: "Error: boom\n    at f (/srv/a.js:1:2)"}
+    for members, is_relayed in ((inner, False), ({"type": "api_error", "message": "boom"}, True)):
+        body = json.dumps({"type": "error", "error": members}).encode()
+        error = error_of(500, body, headers=((b"content-type", b"application/json"),))
+        keep_original(error, body, MESSAGES, str)
+        assert bool(error.original) is is_relayed
+        assert "/srv" not in error.message
+    assert error.detail == ""
+
+
+def test_operator_reads_a_whole_stack_trace_of_a_text():
+    frames = "".join(f'  File "/srv/m{n}.py", line {n}, in f\n' for n in range(90))
+    text = f"Traceback (most recent call last):\n{frames}RuntimeError: no worker is left"
+    error = error_of(500, text, headers=((b"content-type", b"text/plain"),))
+    assert error.message == "RuntimeError: no worker is left"
+    assert "/srv/m89.py" in error.whole_cause
+    event = read_error_body({"error": {"message": text, "type": "server_error"}})
+    assert event is not None
+    assert upstream_error_event("chat", event).message == "RuntimeError: no worker is left"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_named"),
+    [
+        (400, "<title>400 Request Header Or Cookie Too Large</title>", True),
+        (431, "", True),
+        (494, "{}", True),
+        (431, '{"message": "Request Header Fields Too Large"}', True),
+        (400, '{"error": "Header too long: max 8192"}', True),
+        (400, '{"message": "Got more than 8190 bytes (9000) when reading Header value is too long"}', True),
+        (413, '{"detail": "The size of the request headers exceeds 8 KiB"}', True),
+        (400, "Limit request headers fields size", True),
+        (400, '{"message": "请求头过大"}', True),
+        (400, '{"message": "The prompt is too large"}', False),
+        (413, '{"message": "Request Entity Too Large"}', False),
+        (500, '{"message": "Request header too large"}', False),
+    ],
+)
+def test_header_that_is_too_large_is_named_with_its_size(status, body, is_named):
+    headers = HTML if body.startswith("<") else ()
+    for setting, action in (("credentials.llm", "Request a smaller token"), ("upstreams.chat.headers", "Check")):
+        error = classify_error(ReceivedReply("chat", status, headers, body.encode(), largest=(setting, 9000)))
+        assert (f"gatepass sends 9 KiB for `{setting}`. {action}" in error.message) is is_named
