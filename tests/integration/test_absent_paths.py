@@ -192,3 +192,13 @@ async def test_nothing_is_tried_without_learning_or_over_declared_protocols():
     for chat in ({"learn": "off"}, {"protocols": ["messages"]}):
         async with relaying(answer=Upstream(), chat=chat) as (upstream, gp):
             assert await statuses(gp, upstream, {}, {}) == [(400, *NATIVE)] * 2
+
+
+@pytest.mark.parametrize("lacking", [*LACKING[:3], LACKING[5]])
+async def test_an_absent_list_of_models_is_reported_with_models(lacking):
+    async with relaying([Send(bytes_of(lacking, "models"))], models={"*": {"upstream": "chat"}}) as (_, gp):
+        answered = await gp.ask(None, "/v1/models", method="GET").answer()
+        (story,) = await stories(gp.state, answered.headers["x-request-id"], bodies=False)
+    assert "it does not list its models" in answered.error["message"]
+    assert story.error is not None
+    assert (story.error.case, "Add each model to `models`" in story.error.action) == ("no_list", True)

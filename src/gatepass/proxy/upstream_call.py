@@ -368,6 +368,8 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         route = state.declared.route_setting(operation.configured_as, attempt.call.model)
         if attempt.chat is not None:
             missing = "no_chat"
+        elif operation.configured_as == "models":
+            missing = "no_list"
         elif operation.path in SERVED_BY_CHATS:
             missing = "no_api" if has_version else "no_api_version"
         else:
