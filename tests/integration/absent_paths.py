@@ -1,6 +1,6 @@
 """What upstreams answer that lack `/v1/responses` or `/v1/messages`, and what they answer that have them.
 
-`PATH` stands for the path of the operation, `NAME` for its last part.
+`PATH` stands for the path of the operation, `NAME` for its last part, `MODEL` for the model.
 """
 
 from collections.abc import Mapping
@@ -24,23 +24,16 @@ def an_error(message: str, **members: Any) -> Any:
     return {"error": {"message": message, "type": "invalid_request_error", **members}}
 
 
-def bytes_of(case: Case, operation: str) -> bytes:
-    body = case.body
-    if isinstance(body, str):
-        return reply(named(body, operation).encode(), case.status, content_type=case.kind)
-    return reply(_named(body, operation), case.status)
+def bytes_of(case: Case, operation: str, model: str = "") -> bytes:
+    if isinstance(case.body, str):
+        return reply(_named(case.body, operation, model).encode(), case.status, content_type=case.kind)
+    return reply(_named(case.body, operation, model), case.status)
 
 
-def named(text: str, operation: str) -> str:
-    return text.replace("PATH", f"/v1/{operation}").replace("NAME", operation)
-
-
-def _named(value: Any, operation: str) -> Any:
+def _named(value: Any, operation: str, model: str) -> Any:
     if isinstance(value, str):
-        return named(value, operation)
-    if isinstance(value, dict):
-        return {name: _named(one, operation) for name, one in value.items()}
-    return [_named(one, operation) for one in value] if isinstance(value, list) else value
+        return value.replace("PATH", f"/v1/{operation}").replace("NAME", operation).replace("MODEL", model)
+    return {name: _named(one, operation, model) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 LACKING = [
@@ -59,7 +52,13 @@ LACKING = [
 ]
 """Twelve forms of an absent path."""
 
+_LITELLM = "litellm.NotFoundError: NotFoundError: OpenAIException - "
+_GROUP = "\n\nLiteLLM: model group 'MODEL' failed with the error above. No fallback was attempted."
+
 MORE = [
+    Case(404, an_error(f'{_LITELLM}{{"detail": "Not Found"}}{_GROUP}', code="404")),
+    Case(404, an_error(f"{_LITELLM}Invalid URL (POST PATH){_GROUP}", code="404")),
+    Case(404, an_error(f"{_LITELLM}nothing is here. Received Model Group=MODEL\nAvailable Model Group Fallbacks=None")),
     Case(404, {"code": 404, "message": "HTTP 404 Not Found"}),  # JAX-RS
     Case(400, an_error("The NAME API is not supported by this server.")),
     Case(404, {"code": 40400, "message": "请求的接口不存在"}),

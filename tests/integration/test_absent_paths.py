@@ -36,7 +36,7 @@ def answering(cases: dict[str, Case], operation: str, **chats: Any) -> Any:
         model = request.json()["model"]
         if request.target.endswith("/chat/completions"):
             return [Send(chats.get("chat", reply(CHAT)))]
-        return [Send(bytes_of(cases[model], operation).replace(b"MODEL", model.encode()))]
+        return [Send(bytes_of(cases[model], operation, model))]
 
     return answer
 

@@ -154,6 +154,7 @@ ABSENT = (404, 405, 501)
 """The statuses of a path that a server lacks."""
 NO_SUCH_PAGE = r"(?i)40[45]|not (?:found|allowed)"
 """In the title of a page in place of an answer."""
+_RELAYED = r"[\w.]{1,40}(?:Error|Exception)(?:: | - )|(?:\w{1,30} )?error: "
 _THING = r"(?:url|uri|path|route|page|endpoint|resource|file|method|operation|handler|api)"
 _NO = (
     r"(?:no|unknown|invalid|unsupported|unrecogni[sz]ed)"
@@ -195,8 +196,9 @@ def says_no_path(error_body: UpstreamErrorBody, status: int, path: str = "") -> 
         return False
     texts = rf"{_OF_PATH}|{_OF_NAME}" if status in ABSENT else _OF_NAME if status in (400, 500) else r"(?!)"
     last = re.escape(path.partition("{")[0].strip("/")) or r"[\w.-]{1,40}"
-    begins = r"(?i)(?:\w{1,30} error: )?(?:error: )?(?:http )?(?:40[045]|50[01])?[ :-]{0,3}(?:(?:the|this) )?"
-    ends = r"(?: (?:(?:on|by|at|in|for) (?:this|the|that)|by|on)(?: [\w.-]{1,40}){0,4})?(?:[.,;!。，](?:\s[\s\S]*)?)?"
+    begins = rf"(?i)(?:{_RELAYED}){{0,3}}(?:http )?(?:40[045]|50[01])?[ :-]{{0,3}}(?:(?:the|this) )?"
+    ends = r"(?: (?:(?:on|by|at|in|for) (?:this|the|that)|by|on)(?: [\w.-]{1,40}){0,4})?"
+    ends += r"(?:[.,;!。，](?:\s[\s\S]*)?|\n\n[\s\S]*)?"
     return (
         re.fullmatch(f"{begins}(?:{texts}){ends}".replace("LAST", last), error_body.message[:MESSAGE_CHARS]) is not None
     )

@@ -23,6 +23,8 @@ _OTHERS = (
     r"|模型|部署|图片|密钥|权限"
 )
 _BLOCKED = r"(?i)\b(?:denied|forbidden|rejected|blocked)\b| \(id "
+_OF_RELAY = r"(?s)\n\n\w+: .*| ?Received Model Group=.*"
+"""What a relay adds about itself, such as LiteLLM's group of models."""
 _NOUNS = frozenset(("tool", "stream", "thinking", "token", "role"))
 
 
@@ -43,17 +45,18 @@ def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -
     if body.own:  # gatepass's sentence about an empty reply or a page
         return re.search(_BLOCKED, body.message) is None
     names = "|".join((_OTHERS, *(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)" for name in models if len(name) > 2)))
-    is_named = re.search(names, body.message) is not None or (body.param or "").strip().lower() not in NO_PARAMS
-    if is_named or not NEVER_CODES.isdisjoint(codes) or is_about_model(body.code, body.message):
+    message = re.sub(_OF_RELAY, "", body.message)
+    is_named = re.search(names, message) is not None or (body.param or "").strip().lower() not in NO_PARAMS
+    if is_named or not NEVER_CODES.isdisjoint(codes) or is_about_model(body.code, message):
         return False
     if is_told:
         return True
     last = path.strip("/")
-    text = re.sub(OWN_PATH.replace("LAST", re.escape(last)), "…", body.message)
+    text = re.sub(OWN_PATH.replace("LAST", re.escape(last)), "…", message)
     values = [value.decode("latin-1") for _, value in call.headers]
     refusal = Refusal.of(call.operation.members, 400, replace(body, message=text), call.body, values)
     if refusal is None or refusal.quotes is None or refusal.places or _NOUNS & refusal.nouns:
         return False
     sent = (*refusal.sent.texts, *values, *call.operation.request_headers)
-    words = {word.rstrip(".:") for word in re.findall(r"\w[\w.:/@-]{2,199}", body.message)}
+    words = {word.rstrip(".:") for word in re.findall(r"\w[\w.:/@-]{2,199}", message)}
     return words.isdisjoint(one for one in sent if re.search(r"[\d_/-]", one)) and refusal.named().keys() <= {last}
