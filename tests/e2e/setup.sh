@@ -105,6 +105,8 @@ part python-mcp1 python_packages "$here/requirements-mcp1.txt" &
 python_mcp1=$!
 part node-mcp node_packages "$here/mcp/package.json" "$here/mcp/package-lock.json" &
 node_mcp=$!
+part node-portkey node_packages "$here/portkey/package.json" "$here/portkey/package-lock.json" &
+node_portkey=$!
 part python-node node_runtime "$here/requirements-node.txt" &
 python_node=$!
 part store fetched "$here/store/fetch.sh" &
@@ -137,6 +139,7 @@ wait $node_hosts
 wait $python_mcp
 wait $python_mcp1
 wait $node_mcp
+wait $node_portkey
 wait $python_node
 wait $store
 wait $fronts
