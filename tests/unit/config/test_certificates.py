@@ -1,4 +1,6 @@
 import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trustme
@@ -9,7 +11,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gatepass.config.certificates import LOCKED_KEY, NO_KEY, SHORT_KEY, WRONG_KIND, signing_key, unusable_files
+from gatepass.config.certificates import (
+    LOCKED_KEY,
+    NO_KEY,
+    SHORT_KEY,
+    WRONG_KIND,
+    end_of_certificate,
+    signing_key,
+    unusable_files,
+)
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from tests.unit.tokens.keys import broken_pem, certificate_pem, private_pem, public_pem
@@ -120,3 +130,25 @@ def test_an_unusable_key_is_reported_without_quoting_it(pem, expected):
         signing_key(pem)
     assert str(caught.value) == expected
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("days", [400, 9, 1])
+def test_the_end_of_a_listener_s_certificate_is_read_whoever_signed_it(days, tmp_path):
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    for number, authority in enumerate((trustme.CA(), trustme.CA().create_child_ca())):
+        leaf = authority.issue_cert("gatepass.corp.example", not_before=end - timedelta(days=500), not_after=end)
+        cert, key = str(tmp_path / f"{number}.pem"), str(tmp_path / f"{number}.key")
+        Path(cert).write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        leaf.private_key_pem.write_to_path(key)
+        assert ssl.cert_time_to_seconds(end_of_certificate(cert, key)) == end.timestamp()
+
+
+def test_a_listener_s_certificate_that_has_ended_is_named_as_such(tmp_path):
+    end = datetime.now(UTC) - timedelta(days=1)
+    leaf = trustme.CA().issue_cert("gatepass.corp.example", not_before=end - timedelta(days=5), not_after=end)
+    cert, key = str(tmp_path / "c.pem"), str(tmp_path / "c.key")
+    leaf.cert_chain_pems[0].write_to_path(cert)
+    leaf.private_key_pem.write_to_path(key)
+    with pytest.raises(ssl.SSLCertVerificationError) as refused:
+        end_of_certificate(cert, key)
+    assert refused.value.verify_message == "certificate has expired"

@@ -1,7 +1,7 @@
 import re
 from typing import get_args
 
-from gatepass.config.checks import unsafe_settings
+from gatepass.config.checks import problems, unsafe_settings
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.model import URLS, Config
 from gatepass.config.references import Reference
@@ -26,3 +26,19 @@ def test_each_key_of_a_file_is_checked():
 
     assert faults("0123456789abcdef\nfedcba9876543210") == []
     assert faults(" \n") == [("access", "keys", 0, "key")]
+
+
+def test_a_key_beside_a_row_of_its_name_says_what_to_do():
+    row = {"claim": "sub", "equals": "me", "group": "people"}
+    jwt = {"issuer": "https://sso.corp.example", "audience": "a", "callers": [row]}
+    tree = {
+        "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
+        "access": {
+            "groups": {"people": {"limits": {"max_concurrent": 4}}},
+            "keys": [{"name": "people", "hash": f"sha256:{'1' * 64}"}],
+            "jwt": [jwt],
+        },
+    }
+    ((path, text),) = problems(Config.model_validate(tree))
+    assert path == ("access", "jwt", 0, "callers", 0, "group")
+    assert text.endswith("metrics know both by this name: rename one of them, or write the same group at both")
