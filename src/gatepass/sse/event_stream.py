@@ -265,7 +265,7 @@ class EventStream:
             sent = self._fast_path.changed(piece) if self._fast_path.changes else piece
             return sent if self._after is None else self._for_client(sent)
         run = self._framer.feed(piece)
-        run = run + self._take_joined(len(piece)) if self._framer.unfinished else run
+        run = run + self._take_joined(len(piece)) if b"\n" in self._framer.unfinished else run
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
         if self._is_over:
