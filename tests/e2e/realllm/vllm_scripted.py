@@ -1,7 +1,7 @@
 """A random model for vLLM (`vllm_scripted.py DIRECTORY`), and a logits processor that makes vLLM say a chosen text.
 
-Where a prompt has SCRIPT:NAME, vLLM says SCRIPTS/NAME.txt token by token; SCRIPTS is in the environment. The engine, the
-parsers of tools and thoughts and the HTTP server are its own. It runs in vLLM's Python, which has the packages.
+Where a prompt has SCRIPT:NAME, vLLM says SCRIPTS/NAME.txt token by token; SCRIPTS is in the environment. The engine,
+the parsers of tools and thoughts and the HTTP server are its own. It runs in the Python that has vLLM and torch.
 """
 
 import os
