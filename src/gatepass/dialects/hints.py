@@ -167,7 +167,7 @@ OWN_PATH = (
 )
 """The path of an operation, whose last part takes the place of `LAST`."""
 _NAMED = (
-    rf"(?:{OWN_PATH}(?: {_THING})?"
+    rf"(?:(?:{_THING} )?{OWN_PATH}(?: {_THING})?"
     rf"|[\"'`]?LAST[\"'`]?(?: {_THING}| ?(?:接口|端点|路径)|(?= (?:is|was) | ?[不未暂尚]|[\W]{{0,3}}\Z)))"
 )
 _OF_PATH = (

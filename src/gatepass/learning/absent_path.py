@@ -57,6 +57,8 @@ def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -
     refusal = Refusal.of(call.operation.members, 400, replace(body, message=text), call.body, values)
     if refusal is None or refusal.quotes is None or refusal.places or _NOUNS & refusal.nouns:
         return False
+    if any(len(one) > 5 and not one.isalpha() and one in message for one in refusal.sent.short):
+        return False
     sent = (*refusal.sent.texts, *values, *call.operation.request_headers)
     words = {word.rstrip(".:") for word in re.findall(r"\w[\w.:/@-]{2,199}", message)}
     return words.isdisjoint(one for one in sent if re.search(r"[\d_/-]", one)) and refusal.named().keys() <= {last}

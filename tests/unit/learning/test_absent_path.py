@@ -147,3 +147,21 @@ def test_a_hostile_text_is_read_in_linear_time(status, word):
     """Nothing is measured: a search that goes back would take minutes."""
     text = json.dumps({"error": {"message": (word * 64 * 1024)[: 64 * 1024]}}).encode()
     is_absent(status, text, a_call("responses"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "message", "is_meant"),
+    [
+        ("responses", 404, "There is no web service at this address. Please verify the address.", True),
+        ("messages", 501, "UNIMPLEMENTED: unknown service", True),
+        ("messages", 500, "Error: /v1/messages is not implemented for this provider", True),
+        ("responses", 400, "The operation '/v1/responses' is unsupported.", True),
+        ("responses", 500, "Timeout while calling https://10.0.0.1/v1/responses: not supported TLS version", False),
+        ("messages", 400, "The messages API does not support the system role", False),
+        ("messages", 404, "Your subscription has ended", False),
+        ("messages", 404, "Weather? is a question without an answer", False),
+    ],
+)
+def test_other_words_and_other_causes(operation, status, message, is_meant):
+    asked = json.dumps({"error": {"message": message}}).encode()
+    assert is_absent(status, asked, a_call(operation, store=False)) is is_meant
