@@ -27,7 +27,7 @@ from tests.waiting import block_until
 FOLDER = INSTALLED / "fronts"
 ROOT = FOLDER / "root"
 LONG_TOKEN, KEY = "t" * 9000, "key-in-the-query"
-READY_S = 10.0
+READY_S = 60.0
 
 NGINX = """
 daemon off; master_process off; pid nginx.pid; error_log stderr;
