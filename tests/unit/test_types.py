@@ -1,6 +1,7 @@
 import copy
 import gc
 import json
+import math
 import pickle
 import weakref
 from typing import Any
@@ -108,3 +109,15 @@ def test_no_stream_error_contains_a_word_that_ragflow_retries(word):
     assert not error_objects.REPLAYED.search(
         stream_message(UpstreamErrorReply(text, upstream="chat", status=400)).lower()
     )
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "text"),
+    [(0.2, "1 s"), (12.0, "12 s"), (99.0, "99 s"), (99.5, "2 min"), (429.0, "8 min"), (5_941.0, "2 h"), (1e12, "99 d")],
+)
+def test_a_wait_has_two_digits_at_most(wait_s, text):
+    assert types.wait_text(wait_s) == text
+
+
+def test_a_wait_without_an_end_is_a_text():
+    assert types.wait_text(math.inf) == "99 d"

@@ -34,6 +34,8 @@ TWO_KEYS = (
     " `api-key`. Send one, as `Authorization: Bearer <key>`."
 )
 
+_UNSET = frozenset(("null", "undefined", "None"))
+"""What programs write in place of a token that they do not have."""
 SIGN_IN = " If an application sends your login's token, sign in there again."
 
 LOCAL = Caller("local", "local", role="admin")
@@ -177,7 +179,7 @@ class Authenticator:
         self, client_request: ClientRequest, wall_s: float, path_profile: str | None, known: Caller | None
     ) -> Caller:
         presented = presented_keys(client_request.headers) if known is None else ()
-        if known is None and not presented:
+        if known is None and (not presented or (self.tokens is not None and _UNSET.issuperset(presented))):
             what, advice = ("API key", "") if self.tokens is None else ("API key and no token", SIGN_IN)
             raise errors.InvalidApiKey(f"The request has no {what}. Send it as `Authorization: Bearer <key>`.{advice}")
         caller = known or self._known(presented, path_profile)

@@ -3,12 +3,14 @@
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
 
 from gatepass.auth.authenticator import LOCAL, Authenticator
 from gatepass.auth.caller import Caller
+from gatepass.auth.jwt_callers import JwtCallers
 from gatepass.auth.model_access import check_calls_models, check_model_access
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
@@ -23,6 +25,11 @@ HOST = (b"host", b"localhost:8080")
 
 def authenticator(**blocks):
     return Authenticator(Config.model_validate({"upstreams": {"u": {"base_url": "https://u/v1"}}, **blocks}))
+
+
+def keyed_config():
+    keys = [{"name": "a", "hash": hash_key(KEY)}]
+    return Config.model_validate({"upstreams": {"u": {"base_url": "https://u/v1"}}, "access": {"keys": keys}})
 
 
 def keyed(profile=None, **blocks):
@@ -187,3 +194,28 @@ def test_two_keys_of_one_caller_are_one_caller_and_expire_one_by_one():
     assert ring.authenticate(asked(new), END_S).name == "a"
     with pytest.raises(InvalidApiKey, match="expired"):
         ring.authenticate(asked(BEARER), END_S)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ((b"authorization", b"Bearer"),),
+        ((b"authorization", b"Bearer  "), (b"x-api-key", b"")),
+        ((b"authorization", b"Bearer undefined"),),
+        ((b"authorization", b"Bearer null"), (b"api-key", b"None")),
+    ],
+)
+def test_a_request_without_any_credential_is_told_to_sign_in_where_tokens_are_accepted(headers):
+    with pytest.raises(InvalidApiKey) as refused:
+        Authenticator(keyed_config(), cast(JwtCallers, object())).authenticate(asked(HOST, *headers), NOW_S)
+    assert str(refused.value) == (
+        "The request has no API key and no token. Send it as `Authorization: Bearer <key>`."
+        " If an application sends your login's token, sign in there again."
+    )
+
+
+def test_without_tokens_no_login_is_advised():
+    with pytest.raises(InvalidApiKey) as refused:
+        keyed().authenticate(asked(HOST), NOW_S)
+    assert "sign in" not in str(refused.value)

@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.config.upstream import RejectionConfig
-from gatepass.dialects.hints import AZURE_HINTS, Remedy, model_hint, tried_with
+from gatepass.dialects.hints import AZURE_HINTS, Remedy, may_lack_model, model_hint, tried_with
 from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply, sentence
@@ -329,3 +329,59 @@ def test_a_number_that_begins_with_a_status_is_a_401_and_renews_the_token():
     error = classify_document(ReceivedReply("chat", 200, (), b'{"code": 40101, "msg": "who?"}'), CHAT)
     assert isinstance(error, UpstreamErrorReply)
     assert (error.http_status, error.upstream_code) == (401, "40101")
+
+
+def may_lack(message, *models, status=400, param=None, case=""):
+    body = UpstreamErrorBody(message, param=param)
+    return may_lack_model(UpstreamErrorReply(message, upstream="u", status=status, error_body=body, case=case), models)
+
+
+@pytest.mark.parametrize(
+    ("message", "models"),
+    [
+        ("You passed in model=nope. There are no healthy deployments for this model", ("nope",)),
+        ("Server is pinned to 'X'; requested 'nope'.", ("nope",)),
+        ("Server is pinned to 'X'; requested 'sent-1'.", ("nope", "sent-1")),
+        ("no engine serves nope.", ("nope",)),
+        ("org/nope-7b: not deployed", ("org/nope-7b",)),
+        ("模型nope未部署", ("nope",)),
+        ("没有部署“nope”", ("nope",)),
+        ("`m` is not loaded", ("m",)),
+        ("The model NOPE is unavailable here", ("nope",)),
+    ],
+)
+def test_a_refusal_that_names_the_model_may_mean_that_it_is_unknown(message, models):
+    assert may_lack(message, *models)
+    assert may_lack(message, *models, status=422, param="model")
+    assert not may_lack(message, *models, status=500)
+    assert not may_lack(message, *models, param="messages.0")
+    assert not may_lack(message, *models, case="too_long")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "a model that has no name",
+        "the model nopes",
+        "model nope.2",
+        "model x-nope",
+        "nope",
+        "model nope: maximum context length is 10",
+        "model nope: 上下文太长",
+        "model nope needs an api key",
+        "the token may not use model nope",
+        "model nope: 当前令牌无权限",
+        "this subscription has no model nope",
+        "model nope cannot process images",
+        "model nope only supports text",
+    ],
+)
+def test_a_refusal_of_something_else_does_not(message):
+    assert not may_lack(message, "nope")
+
+
+@pytest.mark.parametrize("size", [2_000, 65_536])
+@pytest.mark.parametrize("piece", ["model ", "a.", "nope-", "模型", "'nope' ", "api key ", "does not "])
+def test_no_text_and_no_name_of_any_length_holds_the_search(piece, size):
+    text = piece * (size // len(piece))
+    may_lack(text, "nope", "a" * 65_536, ".*" * 100)
