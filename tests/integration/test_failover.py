@@ -912,3 +912,37 @@ async def test_no_sentence_about_a_limit_has_a_word_for_which_ragflows_import_sh
             said += [answer.error["message"]] if answer.status != 200 else []
     assert len(said) == 4
     assert not [text for text in said for word in TOO_LONG_FOR_RAGFLOW if word in text.lower()]
+
+
+async def test_a_target_whose_token_is_missing_and_one_that_is_ejected_are_named():
+    with refusing_server() as refuses:
+        login = {"type": "oauth2", "token_url": refuses, "client_id": "i", "client_secret": SECRET}
+        upstreams = {"first": {"base_url": refuses, "credential": "corp"}, "second": {"base_url": refuses}}
+        async with gateway(upstreams=upstreams, models=models(*upstreams), credentials={"corp": login}) as gp:
+            assert "too: first (token_unavailable)." in (await gp.ask().answer()).error["message"]
+        upstreams = {"first": {"base_url": refuses}, "second": {"base_url": refuses, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, models=models(*upstreams), credentials={"corp": login}) as gp:
+            answer = await gp.ask().answer()
+        assert (answer.status, answer.headers["x-gatepass-hop"]) == (503, "credential:corp")
+        assert "too: first (upstream_connect)." in answer.error["message"]
+    first, second = Scripted(answer=lambda _: error(500)), Scripted(answer=lambda _: error(500))
+    async with two(first, second, {"breaker": {"failures": 2}}) as gp:
+        said = [(await gp.ask().answer()).error["message"] for _ in range(3)]
+    assert ["Other targets" in one for one in said] == [False, False, True]
+    assert said[2].endswith("Other targets of the model failed too: first (ejected).")
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, "/v1/rerank", "/v1/completions", "/v1/messages"])
+async def test_a_429_of_every_api_says_whose_limit_it_is(path):
+    body = {
+        **HELLO,
+        "input": ["a", "b"],
+        "query": "q",
+        "documents": ["d"],
+        "prompt": "p",
+        "voice": "v",
+        "max_tokens": 9,
+    }
+    async with two(Scripted(answer=lambda _: error(429, "slow down", retry_after="7")), None) as gp:
+        answer = await gp.ask(body, path).answer()
+    assert answer.error["message"] == f"slow down. {LIMITED} Retry in 7 s."

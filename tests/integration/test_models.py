@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.proxy.models import FAILED_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Answer, Gateway, gateway, relaying
+from tests.integration.gateway import CHAT, HELLO, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -290,3 +290,39 @@ async def test_more_than_two_digits_of_names_are_not_written():
     async with relaying(answer=lacking(ANSWERS["LiteLLM"], listed)) as (_, gp):
         said = (await refused(gp)).error["message"]
     assert "(more than 99 names, 0 s old)" in said
+
+
+ELSEWHERE: dict[str, tuple[str, Any, tuple[Any, int]]] = {
+    "vectors": (
+        "/v1/embeddings",
+        {"model": "nope", "input": "a"},
+        ({"error": {"message": "no deployment is named nope"}}, 404),
+    ),
+    "a detail": (
+        CHAT,
+        {**HELLO, "model": "nope"},
+        ({"detail": [{"loc": ["body", "model"], "msg": "'nope' is unknown"}]}, 422),
+    ),
+    "a ranking": (
+        "/v1/rerank",
+        {"model": "nope", "query": "q", "documents": ["d"]},
+        ({"message": "No engine for `nope` was started"}, 400),
+    ),
+    "a stream": (CHAT, {**HELLO, "model": "nope", "stream": True}, ({"msg": "未部署 nope 引擎"}, 400)),
+    "a message": (
+        "/v1/messages",
+        {**HELLO, "model": "nope", "max_tokens": 9},
+        ({"error": {"message": "requested: 'nope', loaded: 'X'"}}, 400),
+    ),
+    "a text": (CHAT, {**HELLO, "model": "nope"}, (b"The deployment nope was never started.", 404)),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+async def test_a_name_that_the_list_lacks_is_told_over_every_api(where):
+    path, body, answers = ELSEWHERE[where]
+    async with relaying(answer=lacking(answers)) as (_, gp):
+        for _ in range(2):
+            answer = await gp.ask(body, path).answer()
+            await refreshed(gp)
+    assert "The upstream's list (3 names, 0 s old) lacks it." in answer.error["message"]

@@ -11,7 +11,7 @@ from gatepass.config.access import hash_key
 from gatepass.dialects.hints import MODEL_CHARS
 from gatepass.proxy.app_state import MOST_ACCEPTED
 from tests.integration.answers import COMPLETION, EVENTS
-from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, relaying
+from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Gateway, gateway, relaying
 from tests.integration.refusing import without
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply, stream
 from tests.unit.clock import DrivenClock
@@ -375,3 +375,34 @@ async def test_a_bounded_number_of_accepted_models_is_known():
         known = gp.state.upstreams["chat"].state.accepted
     assert (len(known), "m0" in known, "m2" in known) == (MOST_ACCEPTED, False, True)
     assert max(map(len, known)) <= MODEL_CHARS
+
+
+PLACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "a stream": (CHAT, {**HELLO, "model": "broken", "stream": True}),
+    "vectors in parts": ("/v1/embeddings", {"model": "broken", "input": ["a"] * 3}),
+    "a message": ("/v1/messages", {**HELLO, "model": "broken", "max_tokens": 9}),
+    "a response": ("/v1/responses", {"model": "broken", "input": "hi"}),
+    "a ranking": ("/v1/rerank", {"model": "broken", "query": "q", "documents": ["d"]}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_what_was_accepted_before_is_told_over_every_api(place):
+    """Also what a call in parts accepted."""
+    path, body = PLACES[place]
+    wrong = {"error": {"message": "Incorrect API key provided: back-****", "code": 401}}
+
+    def serve(request: Received) -> Dialogue:
+        sent = request.json()
+        if sent["model"] == "broken":
+            return [Send(stream(event(wrong)) if sent.get("stream") else reply(wrong, 401))]
+        return [Send(reply({"data": [{"index": at, "embedding": [0.5]} for at in range(len(sent["input"]))]}))]
+
+    login = {"llm": {"type": "static", "token": "sk-of-the-upstream"}}
+    models: dict[str, Any] = {name: {"upstream": "chat", "rules": {"split": 1}} for name in ("*", "vectors")}
+    async with Scripted(answer=serve) as upstream:
+        chat = {"base_url": f"{upstream.url}/v1", "credential": "llm"}
+        async with gateway(upstreams={"chat": chat}, credentials=login, models=models) as gp:
+            assert (await gp.ask({"model": "vectors", "input": ["a", "b"]}, "/v1/embeddings").answer()).status == 200
+            said = (await gp.ask(body, path).answer()).error["message"]
+    assert "accepted it 0 s ago for 'vectors': if the key was not revoked" in said
