@@ -111,7 +111,7 @@ class Place(asyncio.Event):
         self._abort()
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The last request for a model that the upstream answered without an error."""
 
     token: Token | None

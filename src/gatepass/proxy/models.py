@@ -126,25 +126,22 @@ class ModelCatalog:
         context.access.upstream = ",".join(wanted) or None
         return wanted
 
-    def start_fetches(self, failed_s: float = FAILED_S) -> list[str]:
+    def start_fetches(self, failed_s: float = FAILED_S, only: str = "") -> list[str]:
         """Return the upstreams whose lists are part of the reply, and start a fetch for each list that is too old.
 
-        A fetch that failed is not repeated within `failed_s`.
+        A fetch that failed is not repeated within `failed_s`. `only`: of this upstream instead.
         """
         (_, opened), now = self.state.routes.listing(), self.state.clock.now()
         # Azure's deployments and RAGFlow's assistants are not listed: clients use their configured names
         upstreams = self.state.upstreams
-        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
+        named = [only] if only else dict.fromkeys(upstream for upstream, _ in opened)
+        wanted = [upstream for upstream in named if upstreams[upstream].dialect.lists_models]
         for upstream in wanted:
-            self._start_fetch(upstream, now, failed_s)
+            one = self._lists[upstream]
+            is_fresh = one.models is not None and now - one.fetched_s < FRESH_S
+            if not (one.fetch or is_fresh or now - one.failed_s < failed_s):
+                one.fetch = self.state.in_flight.tasks.spawn(self._fetch(upstream, one), f"models of {upstream}")
         return wanted
-
-    def _start_fetch(self, upstream: str, now_s: float, failed_s: float) -> _List:
-        one = self._lists[upstream]
-        is_fresh = one.models is not None and now_s - one.fetched_s < FRESH_S
-        if not (one.fetch or is_fresh or now_s - one.failed_s < failed_s):
-            one.fetch = self.state.in_flight.tasks.spawn(self._fetch(upstream, one), f"models of {upstream}")
-        return one
 
     def explain_unknown(self, attempt: Attempt, error: GatepassError) -> None:
         """Add to a refusal of a model that the upstream never accepted that its list, if it is known, lacks the name.
@@ -155,14 +152,14 @@ class ModelCatalog:
         sent, body = target.model or call.model, (attempt.normalized or call).body
         if not isinstance(error, UpstreamErrorReply) or not may_lack_model(error, (call.model, sent)):
             return
-        if not upstream.dialect.lists_models or sent in upstream.state.accepted:
+        if sent in upstream.state.accepted:
             return
         refusal = Refusal.of(frozenset(), 400, error.error_body, b"{}")  # None for a filter's words
         members = top_of(body).values.keys() - {"model"} if len(body) <= NAMED_BYTES else ()
         if refusal is None or is_named(refusal.text, members):
             return
-        now_s, own = self.state.clock.now(), sent.lower()
-        one = self._start_fetch(upstream.name, now_s, FRESH_S)
+        self.start_fetches(FRESH_S, upstream.name)
+        one, own = self._lists[upstream.name], sent.lower()
         names = {entry["id"].lower() for entry in one.models or ()}
         # Ollama adds a tag, Gemini a folder
         known = {part for name in names for part in (name, name.partition(":")[0], name.rpartition("/")[2])}
@@ -170,11 +167,11 @@ class ModelCatalog:
             return
         route = self.state.declared.route_setting(call.operation.configured_as, call.model)
         remedy = unknown_model(call.model, error.hop, target.model, route, call.operation.name)
-        error.advice, error.case, error.setting = remedy[:3]
+        error.advice, error.case, error.setting, cause = remedy
         # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
         listed = counted(len(names), "name") if len(names) < 100 else "more than 99 names"
-        age = span(min(now_s - one.fetched_s, 99 * 86_400))
-        error.cause = f"{sentence(error.cause)} {remedy.cause} The upstream's list ({listed}, {age} old) lacks it."
+        age = span(min(self.state.clock.now() - one.fetched_s, 99 * 86_400))
+        error.cause = f"{sentence(error.cause)} {cause} The upstream's list ({listed}, {age} old) lacks it."
 
     async def _known(self) -> list[Entry]:
         """The configured names, and the models of the last lists that match a wildcard route."""
