@@ -365,10 +365,15 @@ async def test_a_check_with_five_tokens_is_raised_shown_and_learned_and_other_re
     assert [one.json()["max_tokens"] for one in upstream.received] == [5, 16, 16, 500]
 
 
-async def test_an_operators_smaller_bound_keeps_the_refusal_after_one_call():
+BOUND = {"upstream": "chat", "rules": {"max_output_tokens": 8}}
+CLAMP = {"upstream": "chat", "rules": {"clamp": {"max_tokens": {"max": 8}}}}
+BOUNDED = [{"models": {"*": BOUND}}, {"models": {"*": CLAMP}}, {"operations": {"chat": BOUND}}]
+
+
+@pytest.mark.parametrize("blocks", [*BOUNDED, {"operations": {"chat": CLAMP}}])
+async def test_an_operators_smaller_bound_keeps_the_refusal_after_one_call(blocks):
     refusing = Refusing([Refusal(lambda body: body["max_tokens"] < 16, LEAST, "max_output_tokens")])
-    bounded = {"*": {"upstream": "chat", "rules": {"max_output_tokens": 8}}}
-    async with relaying(answer=refusing, models=bounded) as (upstream, gp):
+    async with relaying(answer=refusing, **blocks) as (upstream, gp):
         answer = await gp.ask({**HELLO, "max_tokens": 5}).answer()
     assert (answer.status, len(upstream.received)) == (400, 1)
 

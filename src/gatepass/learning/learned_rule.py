@@ -48,7 +48,7 @@ class LearningPolicy(msgspec.Struct, frozen=True):
 
     may_stream: bool = True
     fits_answers: bool = True
-    most_tokens: int | None = None
+    most_tokens: float | None = None
 
     def allows(self, rule: LearnedRule, members: frozenset[str]) -> bool:
         """Whether `rule` may be learned for an operation with these `members`, which rules may change."""

@@ -31,11 +31,11 @@ _TEMPLATE = r"(?i)jinja|chat.?template"
 """In a text with status 500, which llama.cpp sends for messages that the model's template rejects."""
 _FAULTS: Mapping[str, str] = {
     "arguments": (
-        r"(?is)(?!.*(?:\b(?:re(?:sponse|ply)|answer|upstream|backend|output|body|config|generated|produced)\b|响应|返回|输出"
+        r"(?is)(?!.*(?:\b(?:re(?:sponse|ply)|answer|upstream|backend|output|body(?!\W{1,3}messages)|config|generated|produced)\b|响应|返回|输出"
         r"|请求体))(?:(?=.*(?:argument|(?:tool|function).?call|参数|工具调用))"
         r".*(?:json|pars(?:e|ing)|decod|malformed|unterminated|\beof\b|解析)"
-        r"|.*(?:\bline \d+,? column \d|\(char \d|\bat position \d|end of (?:json|input|data)|parse_error\.\d"
-        r"|json(?:decode|: )|invalid character .{1,9} (?:looking|after|in)|item pairs))"
+        r"|.*(?:\bline:? \d+,? column:? \d|\(char \d|\bat position \d|end.of.(?:json|input|data)|item(?: pair|s['\"])"
+        r"|json(?:decode|: |\.exception| object must)|must be (?:a )?str|invalid character .{1,9} (?:looking|after)))"
     ),
     "tool_ids": (
         r"(?s)(?=.*(?i:pattern|match|length|alphanumeric|letters|digits|character|too long|a-z|长度|字符|字母|格式))"
@@ -43,8 +43,8 @@ _FAULTS: Mapping[str, str] = {
         r"(?:(?<![A-Za-z])[iI]|(?<=[a-z])I)[dD]s?(?![A-Za-z0-9]))"
     ),
 }
-"""What servers say of calls in the history, by the action that repairs them: of arguments that are no JSON (and not of
-another JSON), and of the form of ids. It may quote the request, because only what has the fault is changed."""
+"""What servers say of calls in the history, by the action that repairs them: of arguments that are no JSON or no text,
+but not of another JSON, and of the form of ids. It may quote the request: only what has the fault is changed."""
 NEVER_CODES = FINAL_CODES | {
     *("rate_limit_exceeded", "invalid_api_key", "model_not_found", "deploymentnotfound", "token_expired"),
     *("responsibleaipolicyviolation", "invalid_token", "authentication_error", "permission_error"),
@@ -125,7 +125,7 @@ _DETAIL = (
 _LOC = r"[\w$.-]+"
 _KEY = r"['\"](?:message|msg|detail|error)['\"]: ?['\"]"
 _ASIDE = (
-    r"(?m)\b\d+ validation errors? for [^\s\[]+(?:\[[^\n]{0,200}\]$)?|\bmodel='\w+', errors=|https?://\S+"
+    r"(?m)\b\d+ validation errors?(?: for [^\s\[]+(?:\[[^\n]{0,200}\]$)?)?|\bmodel='\w+', errors=|https?://\S+"
     r"|^ ?(?:File \"[^\"\n]*\", line \d+, in \S+|Endpoint:)(?:\s[A-Z]+ /\S*)?"
 )
 """What validators write beside their messages: the name of a class, a link, a place of their own code."""

@@ -123,7 +123,7 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
 _SHAPED = ("messages", "input", "system", "role", "content", "tools")
 _FORMS = r"(?i)\b(?:string|array|object|variant)s?\b|字符串|数组"
 """Forms of a content. A text about content without one may be that of a filter."""
-_OF_MESSAGES = r"(?i)messages?\b|\bquery|\bturns?\b|消息|提问"
+_OF_MESSAGES = r"(?i)messages?\b|\b(?:query|turn|prompt|question|conversation)|消息|提问|问题|对话"
 _IDS = r"(?i)(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])"
 
 
@@ -132,7 +132,7 @@ def history(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     form. Parsers that refuse an object seldom name its place.
     """
     is_of_arguments = "arguments" in refusal.faults or refusal.is_at("arguments")
-    if is_of_arguments or re.search(_TEXT_ALONE, refusal.text):
+    if is_of_arguments or re.search(_A_TEXT, refusal.text):
         yield (LearnedRule("arguments", "text"),)
     if is_of_arguments:
         yield (LearnedRule("arguments", "empty"),)
@@ -141,6 +141,7 @@ def history(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
         yield (LearnedRule("tool_ids", "short"),)
 
 
+_A_TEXT = r"(?i)\b(?:str(?:ing)?|text|dict)\b|字符串"
 _NINE = r"(?i)(?<![\d-])9(?!\d)|\bnine\b|九"
 _NINE_CHARS, _USUAL_ID = "[A-Za-z0-9]{9}", "[A-Za-z0-9_-]{1,40}"
 """The ids that Mistral's templates accept, and those that all others do."""
@@ -190,19 +191,20 @@ _ONE_TEXT = "1214"
 
 
 def rerank(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
-    """The documents in the other shape of rerank requests. A refusal about a length says nothing of the shape."""
-    is_of_length = "token" in refusal.nouns or any(re.search(_LENGTH, one) for one in refusal.sentences)
-    if sent.call.operation.name == "rerank" and _is_of_shape(refusal) and not is_of_length:
+    """The documents in the other shape of rerank requests."""
+    if sent.call.operation.name == "rerank" and _is_of_shape(refusal):
         yield (LearnedRule("rerank", "jina" if "texts" in sent.draft.top else "tei"),)
 
 
 def _is_of_shape(refusal: Refusal) -> bool:
-    return any(map(refusal.has_word, ("texts", "documents")))
+    """Whether it is about the name of the documents. A refusal about a length says nothing of it."""
+    own, other = ("texts", "documents") if "texts" in refusal.sent.values else ("documents", "texts")
+    is_of_length = bool(refusal.numbers()) or any(re.search(_LENGTH, one) for one in refusal.sentences)
+    is_named = refusal.has_word(other) or (refusal.has_word(own) and not is_of_length)
+    return is_named and "token" not in refusal.nouns
 
 
-_LENGTH = (
-    r"(?i)too (?:long|many|large|big)|\b(?:length|longer|exceed\w*|limit\w*|maximum|at most)\b|长|超|最多|不能多于"
-)
+_LENGTH = r"(?i)\btoo\b|\b(?:length|size|most|longer|shorter|bigger|larger|exceed|limit|maximum|reduce)|长|超|限"
 
 
 # --- limits of tokens
@@ -250,13 +252,13 @@ MOST_RAISED = 1024
 """The largest bound from below to which a limit of the answer is raised."""
 _COUNT = "[1-9][0-9]{0,8}"
 _LEAST = (
-    r"(?i)at least|minim|(?:less|lower|smaller|fewer|greater|larger|higher|more) (?:than|or)|below|[≥>]"
-    r"|too (?:small|low|few)|range|[\[(（] ?\d+ ?[,，]|\d ?(?:or [mahgl]|[<≤]|及?以上|(?:[-–~～到至和]|to|and) ?\d)"
+    r"(?i)at least|minim|\bmin\b|(?:less|lower|smaller|fewer|greater|larger|higher|more) (?:than|or)|below|[≥>]|range"
+    r"|too (?:small|low|few)|[\[(（] ?\d+ ?[,，]|\d ?(?:or [mahgl]|[<≤]|及?以上|(?:[-–~～到至和]|to|and|through) ?\d)"
     r"|至少|最[小少低]|[小少低大高多]于|不足|过[小低少短]|太[小低少短]|下限|范围|区间|之间"
 )
 """Words and signs of a bound from below, or a range."""
 _ANSWER = r"(?i)output|answer|completion|response|generat|输出|回答|回复|生成"
-_ROOM = r"(?i)prompt|input(?! should)|context|remaining|提示|输入|上下文|剩余"
+_ROOM = r"(?i)prompt|input(?! (?:should|valid))|context|remaining|提示|输入|上下文|剩余"
 """A bound in such a text depends on the length of this prompt."""
 
 
@@ -540,9 +542,10 @@ _NOT_ADVISED = frozenset(
     (
         *("tools", "functions", "type", "function", "parameters", "input_schema", "schema", "tool_choice", *_THOUGHT),
         *("system", "instructions", "previous_response_id", "conversation", "arguments", "tool_call_id"),
+        *("id", "name", "call_id", "tool_use_id", "output"),
     )
 )
-"""Without one of these a request, a tool or a part is none, or an agent has no tools or no thoughts at all."""
+"""Without one of these a request, a tool, a call or a part is none, or an agent has no tools or no thoughts at all."""
 
 
 class LearningSettings(msgspec.Struct, frozen=True):

@@ -139,7 +139,8 @@ class LearningSession(msgspec.Struct, eq=False):
         if is_first := self._refusal is None:
             self._show(error)
             self._own = error, self.answered
-            used, wrong = tuple(self._used), tuple(rule for rule in self._used if concerns(refusal, rule))
+            wrong = tuple(rule for rule in self._used if concerns(refusal, rule))
+            used = tuple(rule for rule in self._used if rule in wrong or rule.action != "rerank")
             if wrong and not is_known:  # perhaps the upstream changed
                 first.append(((), wrong))
             self._texts = self.memory.helped(self.scope, now_s)

@@ -240,12 +240,16 @@ class Clamp:
     def entry(self) -> str:
         return f"clamp={self.path.dotted}"
 
+    @property
+    def bounds_answer(self) -> bool:
+        return not self.path.steps and bounds_output(plain_name(self.path.name))
+
     def apply_to(self, draft: Draft) -> bool:
         # servers in Go read a name in any case
         name, owners = folded(self.path.name), self.path.owners(draft)
         found = [(one, alike) for one in owners for alike in one.names if len(alike) == len(name)]
         changed = sum(self._clamped(one, alike) for one, alike in found if folded(alike) == name)
-        if changed and self.most is not None and not self.path.steps and bounds_output(plain_name(name)):
+        if changed and self.most is not None and self.bounds_answer:
             for one in [one for one in draft.top.names if plain_name(one) == "thinking"]:
                 _less_thinking(draft.top, one, self.most)
         return changed > 0

@@ -347,12 +347,12 @@ def tool_ids(draft: Draft) -> Iterator[tuple[ObjectDraft, str, str]]:
 
 @fixed_change("arguments=empty")
 def empty_broken_arguments(draft: Draft) -> bool:
-    """Replace the arguments of calls that are no JSON by `{}`. Entry `arguments=empty`.
+    """Replace the arguments of calls that are null or no JSON by `{}`. Entry `arguments=empty`.
 
     A call that was cut stays in the client's history, and servers that parse it refuse each further turn.
     """
     changed = 0
-    for owner in _with_arguments(draft, '"'):
+    for owner in _with_arguments(draft, '"n'):
         try:
             RAW.decode(msgspec.json.decode(owner.text("arguments") or b"", type=str))
         except (msgspec.DecodeError, RecursionError):
@@ -368,11 +368,11 @@ def arguments_into_text(draft: Draft) -> bool:
     return sum(owner.set("arguments", msgspec.json.encode(text)) for owner, text in texts) > 0
 
 
-def _with_arguments(draft: Draft, kind: str) -> list[ObjectDraft]:
-    """Return the calls of the history whose arguments are of this kind of JSON."""
+def _with_arguments(draft: Draft, kinds: str) -> list[ObjectDraft]:
+    """Return the calls of the history whose arguments are of one of these kinds of JSON."""
     places = ("messages[].tool_calls[].function.x", "messages[].function_call.x", "input[].x")
     owners = (owner for place in places for owner in JsonMemberPath.parse(place).owners(draft))
-    return [owner for owner in owners if owner.kind("arguments") == kind]
+    return [owner for owner in owners if (owner.kind("arguments") or " ") in kinds]
 
 
 def short_id(id_: str) -> str:

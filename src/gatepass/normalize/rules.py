@@ -268,6 +268,13 @@ class DeclaredModels:
         """Return the rules of the entry and of the operation, and TextsOnly if the model does not accept token ids."""
         return self._choice(operation, model)[1]
 
+    def most_tokens(self, operation: str, model: str) -> float | None:
+        """Return the operator's bound of an answer, by `max_output_tokens` or a `clamp`; None without one."""
+        changes = [one for rule in self.rules(operation, model) if isinstance(rule, ChangeRule) for one in rule.changes]
+        bounds: list[float | None] = [one.most for one in changes if isinstance(one, OutputBound)]
+        bounds += [one.most for one in changes if isinstance(one, Clamp) and one.bounds_answer]
+        return min((most for most in bounds if most is not None), default=None)
+
     def vector_length(self, model: str) -> tuple[int, str] | None:
         """Return the declared length of the vectors of `model`, and the setting; None if none is declared."""
         entry = self.model("embeddings", model)

@@ -580,10 +580,10 @@ def begin_target(attempt: Attempt, base: Call) -> None:
 def _open_session(attempt: Attempt, base: Call) -> LearningSession:
     if attempt.session is None:
         learned, scope, mode = attempt.upstream.state.learned, _scope(attempt, base), attempt.upstream.settings.learn
-        entry = attempt.state.declared.model(base.operation.name, base.model)
-        may_stream, rules = entry is None or entry.stream == "auto", None if entry is None else entry.rules
-        fits_answers = PROTOCOLS[attempt.call.operation.protocol].fits_answers
-        policy = LearningPolicy(may_stream, fits_answers, None if rules is None else rules.max_output_tokens)
+        declared, fits_answers = attempt.state.declared, PROTOCOLS[attempt.call.operation.protocol].fits_answers
+        entry = declared.model(base.operation.name, base.model)
+        most_tokens = declared.most_tokens(base.operation.configured_as, base.model)
+        policy = LearningPolicy(entry is None or entry.stream == "auto", fits_answers, most_tokens)
         attempt.session = LearningSession(learned, scope, base.operation.members, mode, policy, base)
     return attempt.session
 

@@ -294,7 +294,8 @@ def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()
                 inner = (document.get("params"), document.get("source"))
                 owners = [one for one in (document, *inner) if isinstance(one, dict)]
                 named = (one.get(key) for one in owners for key in places)
-                place = next((one for one in named if isinstance(one, str) and one), "")
+                loc = path_of_loc(document.get("loc")) if places else None
+                place = next((one for one in named if isinstance(one, str) and one), loc) or ""
                 yield value if place in value else f"{place}: {value}"
             if "loc" not in document or name not in ("input", "ctx"):  # of pydantic: what the client sent
                 yield from reasons(value, depth - 1, places)

@@ -70,6 +70,7 @@ CUT = each(*NEW, place=dotted).replace(
 FORMS: dict[str, Any] = {
     "FastAPI and pydantic 1": {"detail": OLD},
     "FastAPI": {"detail": NEW},
+    "below another error": {"error": {"code": "invalid", "message": "Validation failed", "details": NEW}},
     "FastAPI, loc as a text": {"detail": [{**one, "loc": dotted(one["loc"])} for one in NEW]},
     "pydantic 1": openai(
         "2 validation errors for Thinking\nbody -> seed\n  extra fields not permitted (type=value_error.extra)\n"

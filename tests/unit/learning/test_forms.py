@@ -10,7 +10,7 @@ from gatepass.learning.memory import Memory
 from gatepass.learning.pointing import Refusal as Read
 from gatepass.learning.rows import LearningSettings, advice, steps
 from gatepass.replies.error_body import read_error_body
-from tests.rows import CHAT, RERANK
+from tests.rows import CHAT, MESSAGES, RERANK, RESPONSES
 from tests.unit.learning.rejections import openai
 from tests.unit.learning.upstreams import Body, Refusal, Upstream, ask
 from tests.unit.normalize.calls import a_call
@@ -32,6 +32,10 @@ LENGTHS = (
     "too many documents: 2000 > 1000",
     "documents 超过长度限制",
     "第 3 个 documents 文本过长",
+    "The documents are bigger than the model accepts",
+    "number of documents must be less than 100",
+    "documents 个数上限为 64",
+    "max 64 documents",
 )
 
 
@@ -59,7 +63,7 @@ def test_after_a_shape_that_failed_none_is_tried_for_a_minute():
             Refusal(lambda body: "documents" not in body, missing("documents")),
             Refusal(lambda body: isinstance(body["documents"][0], dict), objects),
             Refusal(lambda body: len(body["documents"][0]) > 100, openai(LENGTHS[0])),
-            Refusal(lambda body: body.get("top_n") == 0, openai("documents: top_n must not be 0")),
+            Refusal(lambda body: body.get("top_n") == 0, openai("documents: this top_n is not allowed")),
         ]
     )
     memory, call = Memory(), lambda **more: a_call(json.dumps({**RANKED, **more}).encode(), RERANK)
@@ -73,6 +77,15 @@ def test_after_a_shape_that_failed_none_is_tried_for_a_minute():
         ({"top_n": 0}, 90, 2),
     ):
         assert ask(memory, upstream, call(**more), at_s).calls == calls
+
+
+@pytest.mark.parametrize("text", ["texts[0] is too long", "texts[0] has more than 100 words", "a long text"])
+def test_a_length_does_not_undo_a_shape_that_was_learned(text: str):
+    long = Refusal(lambda body: len(body["texts"][0]) > 100, openai(text), 422)
+    upstream, memory = Upstream([Refusal(lambda body: "texts" not in body, missing("texts")), long]), Memory()
+    for documents, calls in ((["Rain."], 2), (["Sun."], 1), (["rain " * 99], 1), (["Snow."], 1)):
+        call = a_call(json.dumps({**RANKED, "documents": documents}).encode(), RERANK)
+        assert ask(memory, upstream, call).calls == calls
 
 
 def with_strict(*, flat: bool = False) -> Body:
@@ -128,6 +141,8 @@ SAYS = "No user query found in messages."
         openai(f"Failed to apply the chat template: '{SAYS}'"),
         openai(SAYS),
         openai("At least one user message is required."),
+        openai("No user prompt found in the conversation"),
+        openai("a question of the user is needed"),
         openai("Conversation roles must alternate user/assistant/user/assistant/..."),
         openai("the first turn must be that of the user"),
         openai("请求中缺少用户消息"),
@@ -183,10 +198,28 @@ def test_arguments_that_are_an_object_become_a_text(error: Any):
     assert "arguments=text" not in [one for step in tried(error, history('{"a": 1}')) for one in step]
 
 
-@pytest.mark.parametrize("member", ["tool_calls[0].function.arguments", "tool_call_id", "content"])
-def test_no_error_advises_to_drop_what_a_call_or_its_result_is_made_of(member: str):
-    call = a_call(json.dumps(history("{}")).encode(), CHAT)
-    error = openai(f"messages[2].{member} is not supported", f"messages[2].{member}")
-    refusal = Read.of(CHAT.members, 400, read_error_body(error, refused=True), call.body)
+USED = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}
+RESULT = {"type": "tool_result", "tool_use_id": "t", "content": "ok"}
+ITEMS = [
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "ok"},
+]
+MADE_OF: tuple[tuple[Any, Body, tuple[str, ...]], ...] = (
+    (CHAT, history("{}"), ("messages[2].tool_call_id", "messages[2].content")),
+    (CHAT, history("{}"), tuple(f"messages[1].tool_calls[0].{one}" for one in ("id", "function.name"))),
+    (CHAT, history("{}"), ("messages[1].tool_calls[0].function.arguments",)),
+    (MESSAGES, {"messages": [{"role": "assistant", "content": [USED]}]}, ("messages.0.content.0.id",)),
+    (MESSAGES, {"messages": [{"role": "user", "content": [RESULT]}]}, ("messages.0.content.0.tool_use_id",)),
+    (RESPONSES, {"input": ITEMS}, ("input[0].call_id", "input[0].name", "input[0].arguments", "input[1].output")),
+)
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "path"), [(operation, body, path) for operation, body, paths in MADE_OF for path in paths]
+)
+def test_no_error_advises_to_drop_what_a_call_or_its_result_is_made_of(operation: Any, body: Body, path: str):
+    call = a_call(json.dumps(body).encode(), operation)
+    error = openai(f"{path} is not supported", path)
+    refusal = Read.of(operation.members, 400, read_error_body(error, refused=True), call.body)
     assert refusal is not None
     assert advice(refusal, call, LearningSettings("u", LearningPolicy()), steps(refusal, call)) == ""

@@ -29,7 +29,7 @@ def called(arguments: Any = "{}", call_id: str = "abcdefgh1") -> Call:
 def is_cut(body: Body) -> bool:
     try:
         json.loads(body["messages"][1]["tool_calls"][0]["function"]["arguments"])
-    except ValueError:
+    except (TypeError, ValueError):
         return True
     return False
 
@@ -55,6 +55,9 @@ ARGUMENTS: tuple[tuple[int, Any], ...] = (
     (500, {"message": "JSONDecodeError: Expecting value"}),
     (500, openai("Can only get item pairs from a mapping.")),
     (500, {"msg": "历史消息中的函数参数不是合法的 JSON"}),
+    (500, openai("JsonEOFException: Unexpected end-of-input in VALUE_STRING at line: 1, column: 14")),
+    (500, openai("'str' object has no attribute 'items'")),
+    (500, openai("body.messages.1.tool_calls.0.function.arguments: Input should be valid JSON")),
     (400, openai("messages[1].tool_calls[0].function.arguments: invalid JSON")),
     (400, openai("Invalid value", "messages[1].tool_calls[0].function.arguments")),
 )
@@ -63,7 +66,7 @@ ARGUMENTS: tuple[tuple[int, Any], ...] = (
 FAILURES = [one for one in ARGUMENTS if one[0] in (404, 500)]
 
 
-@pytest.mark.parametrize("arguments", [CUT, "", "{}{}", '{"a": 1,}'])
+@pytest.mark.parametrize("arguments", [CUT, "", "{}{}", '{"a": 1,}', None])
 @pytest.mark.parametrize(("status", "error"), ARGUMENTS, ids=range(len(ARGUMENTS)))
 def test_arguments_that_are_no_json_become_an_empty_object(status, error, arguments):
     memory = Memory()
@@ -71,6 +74,24 @@ def test_arguments_that_are_no_json_become_an_empty_object(status, error, argume
         outcome = sent(called(arguments), error, status, is_cut, memory)
         assert (outcome.error, outcome.call.adapted, outcome.calls) == (None, ("arguments=empty",), calls)
         assert json.loads(outcome.call.body)["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+OBJECTS: tuple[tuple[int, str], ...] = (
+    (500, "[json.exception.type_error.302] type must be string, but is object"),
+    (500, "the JSON object must be str, bytes or bytearray, not dict"),
+    (400, "the JSON object must be str, bytes or bytearray, not dict"),
+    (400, "unhashable type: 'dict' in function call arguments"),
+    (400, "tool arguments should be text"),
+)
+
+
+@pytest.mark.parametrize(("status", "text"), OBJECTS)
+def test_arguments_that_are_an_object_become_its_text(status, text):
+    def is_object(body: Body) -> bool:
+        return isinstance(body["messages"][1]["tool_calls"][0]["function"]["arguments"], dict)
+
+    outcome = sent(called({"city": "Paris"}), openai(text), status, is_object)
+    assert (outcome.error, outcome.call.adapted, outcome.calls) == (None, ("arguments=text",), 2)
 
 
 IDS: tuple[tuple[int, Any, str, str], ...] = (

@@ -70,6 +70,9 @@ WORDINGS: tuple[Any, ...] = (
     openai("max_tokens 参数不在有效区间 (16, 131072]"),
     openai("生成长度 max_new_tokens 至少要 16"),
     openai("max_tokens 需不小于十六（16）"),
+    openai("Input validation error: `max_new_tokens` must be at least 16. Given: 5"),
+    openai("Unsupported value: max_tokens 5, min 16"),
+    openai("max_tokens must be from 16 through 8192"),
 )
 
 
