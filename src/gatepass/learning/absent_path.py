@@ -55,7 +55,7 @@ def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -
     text = re.sub(OWN_PATH.replace("LAST", re.escape(last)), "…", message)
     values = [value.decode("latin-1") for _, value in call.headers]
     refusal = Refusal.of(call.operation.members, 400, replace(body, message=text), call.body, values)
-    if refusal is None or refusal.quotes is None or refusal.places or _NOUNS & refusal.nouns:
+    if refusal is None or refusal.quotes is None or refusal.places or refusal.faults or _NOUNS & refusal.nouns:
         return False
     if any(len(one) > 5 and not one.isalpha() and one in message for one in refusal.sent.short):
         return False

@@ -471,11 +471,12 @@ class Refusal:
 
     @property
     def evidence(self) -> str:
-        """Its text without the values of the request that may name a person."""
-        shown = self.text.lower()
+        """Its text without the values of the request that may name a person, and without arguments of calls."""
+        text = re.sub(QUOTED, "…", self.text) if self.faults else self.text
+        shown = text.lower()
         texts = sorted((one for one in self.sent.personal if one and one.lower() in shown), key=len, reverse=True)
         pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, texts))})(?!\w)"
-        return re.sub(pattern, "…", self.text, flags=re.IGNORECASE) if texts else self.text
+        return re.sub(pattern, "…", text, flags=re.IGNORECASE) if texts else text
 
     @property
     def signature(self) -> str:

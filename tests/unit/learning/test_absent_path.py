@@ -160,6 +160,7 @@ def test_a_hostile_text_is_read_in_linear_time(status, word):
         ("messages", 400, "The messages API does not support the system role", False),
         ("messages", 404, "Your subscription has ended", False),
         ("messages", 404, "Weather? is a question without an answer", False),
+        ("responses", 404, "Expecting ',' delimiter: line 1 column 9 (char 8)", False),
     ],
 )
 def test_other_words_and_other_causes(operation, status, message, is_meant):

@@ -76,6 +76,14 @@ def test_arguments_that_are_no_json_become_an_empty_object(status, error, argume
         assert json.loads(outcome.call.body)["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
+def test_the_evidence_of_a_rule_has_no_part_of_the_arguments():
+    memory = Memory()
+    assert sent(called(CUT), ARGUMENTS[0][1], 500, is_cut, memory).error is None
+    (record,) = memory.records(0.0, 0.0)
+    assert record.evidence.startswith("Failed to parse tool call arguments as JSON")
+    assert "Par" not in record.evidence
+
+
 OBJECTS: tuple[tuple[int, str], ...] = (
     (500, "[json.exception.type_error.302] type must be string, but is object"),
     (500, "the JSON object must be str, bytes or bytearray, not dict"),
