@@ -18,11 +18,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.init import PLACE, QUESTIONS, SECRETS, UPSTREAM, questions_about, render
+from gatepass.cli.init import PLACE, QUESTIONS, SECRETS, UPSTREAM, SetupReport, questions_about, render
 from gatepass.cli.options import _chinese
 from gatepass.cli.steps import diagnose
+from gatepass.config.advice import explained
 from gatepass.config.load import load
 from gatepass.documents import Step, StepOutcome
+from gatepass.errors import explanations
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.test_connections import refusing_server
 
@@ -269,7 +271,7 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
         ((), "--base-url: missing"),
         (("--base-url", "nonsense"), "--base-url: expects http"),
         (("--base-url", "https://127.0.0.1:1/v1"), "--token-url, --client-id: missing"),
-        (("--base-url", "https://127.0.0.1:1/v1", "--auth", "key"), "--secret-file or --secret-env: is missing"),
+        (("--base-url", "https://127.0.0.1:1/v1", "--auth", "key"), "--secret-file / --secret-env: missing"),
         (
             ("--base-url", "https://127.0.0.1:1/v1", "--auth", "key", "--secret-env", "UNSET_SECRET"),
             "--secret-env: the environment variable UNSET_SECRET is not set",
@@ -283,6 +285,9 @@ async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch
     result = await run(tmp_path, "--yes", *arguments)
     assert (result.exit_code, words in result.output) == (2, True), result.output
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    result = await run(tmp_path, "--yes", *arguments)
+    assert re.findall(r" [a-z]{3,} [a-z]{2,}", result.output) == [], "one language"
 
 
 KEY_OF_VARIABLE = ("--auth", "key", "--secret-env", "CORP_SECRET")
@@ -355,6 +360,17 @@ async def test_advice_names_no_command_for_a_running_gatepass(tmp_path, monkeypa
     assert (result.exit_code, "invalid_client" in result.output) == (1, True), result.output
     assert "client_secret" in result.output
     assert [word for word in ("reload", "restart", "重启", "retries", "file:") if word in result.output] == []
+
+
+@pytest.mark.parametrize("name", [name for name, entry in explanations().items() if entry.of not in ("doctor", "part")])
+def test_no_advice_of_an_error_says_reload_before_gatepass_runs(name):
+    texts = explained(name, {"credential": UPSTREAM})
+    step = Step("upstream:llm", "models", StepOutcome.FAILS, "", texts["action"], advice_zh=texts["action_zh"])
+    report = SetupReport(as_json=True)
+    report.add(step)
+    (shown,) = report.steps
+    assert "reload" not in f"{shown.advice} {shown.advice_zh}"
+    assert "--force-recreate" not in f"{shown.advice} {shown.advice_zh}"
 
 
 async def test_a_chinese_reader_is_asked_in_chinese(tmp_path, monkeypatch):
@@ -440,7 +456,7 @@ async def test_the_proxy_of_the_shell_is_offered(tmp_path, monkeypatch, proxy, o
     [
         ((), "--base-url"),
         (("URL/v1",), "--auth"),
-        (("URL/v1", "key"), "--secret-file or --secret-env"),
+        (("URL/v1", "key"), "--secret-file / --secret-env"),
         (("URL/v1", "key", SECRET, "", "", "mine"), "--listen"),
     ],
 )

@@ -126,6 +126,10 @@ def check(
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
 
 
+OF_SECRET = re.compile(rf"(?:{SECRET_NAME.pattern})[a-z]*[\W_\d]*\Z", re.IGNORECASE)
+"""A secret's name in the last word: `x-portkey-provider` names none."""
+
+
 def plain_secrets(written: Any, effective: Any) -> Iterator[str]:
     """Yield each secret that the configuration itself holds, by its name, with the reference to write instead."""
     from gatepass.tokens.secrets import is_public
@@ -133,8 +137,8 @@ def plain_secrets(written: Any, effective: Any) -> Iterator[str]:
     for path, text in leaves(written):
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
         is_hidden = type(text) is str and lookup(effective, path) == "(hidden)"  # a reference has another type
-        is_place = isinstance(text, str) and re.match("/.+/|https?://", text)  # a path or a URL
-        if is_hidden and not is_place and SECRET_NAME.search(name) and not is_public(name):
+        is_place = isinstance(text, str) and re.fullmatch(r"(?:/[\w.-]+){2,}|https?://.+", text)  # a path or a URL
+        if is_hidden and not is_place and OF_SECRET.search(name) and not is_public(name):
             variable = re.sub(r"\W", "_", "_".join(map(str, path[1:]))).upper()
             remedy = f'write {name}: "${{file:/run/secrets/{variable.lower()}}}" or "${{{variable}}}"'
             yield f"{dotted(path)}: is a secret in plain text, which everyone who reads the file sees: {remedy}"

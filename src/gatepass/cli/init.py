@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +104,7 @@ OF_FAULT: Mapping[str, str] = {
     "tls": "ca_file",
 }
 """The question about the network that is asked only after such a fault of a connection."""
+SECRET_OPTIONS = "--secret-file / --secret-env"  # noqa: S105 - the names of two options
 OF_SETTING: Mapping[str, str] = {"url": "login_url", "json": "login_body", "host": "listen", "token": SECRET}
 """The question about a setting that has another name."""
 NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
@@ -307,8 +307,8 @@ def _asked(option: str, ask: Callable[..., Any], text: str, **options: Any) -> A
     except click.Abort:
         if sys.stdin.isatty():  # Ctrl+C
             raise
-        missing = f"\n{option}: has no answer, and the input has ended: pass it, or run the command in a terminal."
-        exit_unusable(f"{missing} With --yes, all optional questions have their default.")
+        text = "{option}: has no answer, and the input has ended: pass it, or run the command in a terminal."
+        exit_unusable("\n" + t(text + " With --yes, all optional questions have their default.", option=option))
 
 
 @dataclass
@@ -336,7 +336,7 @@ class Setup:
                 needed = {name: None, **dict.fromkeys(OF_AUTH.get(self.answers.get("auth", ""), ()))}
                 asked = (QUESTIONS[one] for one in needed if one not in self.answers)
                 missing = ", ".join(one.option for one in asked if not one.is_optional)
-                exit_unusable(f"{missing}: missing, and --yes asks no question")
+                exit_unusable(t("{option}: missing, and --yes asks no question", option=missing))
             self.answers[name] = question.default
             if question.default:
                 click.echo(t("Assumed {option} {answer}", option=question.option, answer=question.default))
@@ -356,9 +356,9 @@ class Setup:
         if self.answers["auth"] in ("none", "other") or self.secret_reference:
             return
         if not self.is_interactive:
-            exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
+            exit_unusable(t("{option}: missing, and --yes asks no question", option=SECRET_OPTIONS))
         text = t(SECRETS[self.answers["auth"]]) + (t(", empty: unchanged") if again else "")
-        ask = partial(_asked, "--secret-file or --secret-env", click.prompt, text, hide_input=True, show_default=False)
+        ask = partial(_asked, SECRET_OPTIONS, click.prompt, text, hide_input=True, show_default=False)
         while not (answer := ask(default="") or self.secret):
             click.echo(t("The answer is empty. What you enter or paste is not shown."))
         self.secret = answer
@@ -412,7 +412,8 @@ class Setup:
 
         secret_path = path_in_file(secret_file, path.parent)
         if self.secret and secret_file.exists() and not (path.exists() and f"/{UPSTREAM}}}" in path.read_text("utf-8")):
-            exit_unusable(f"{secret_file}: exists, and another file may use it: move it, or use --secret-file")
+            text = "{file}: exists, and another file may use it: move it, or use --secret-file"
+            exit_unusable(t(text, file=secret_file))
         self.ask_until_valid(path, keys)
         text = render(self.answers, self.secret_reference or f"${{file:{secret_path}}}", keys, path.parent)
         try:
@@ -424,17 +425,20 @@ class Setup:
         except OSError as error:
             if self.secret:
                 secret_file.unlink(missing_ok=True)
-            exit_unusable(f"{path}: cannot be written: {error.strerror}")
+            exit_unusable(t("{file}: cannot be written", file=path) + f": {error.strerror}")
         return secret_path if self.secret else ""
 
 
 class SetupReport(Report):
-    """Leaves out what only a running gatepass needs."""
+    """Advises to test again in place of what only a running gatepass needs."""
 
     def add(self, step: Step) -> None:
-        for part, member in product(("secret_reread", "after_repair"), ("action", "action_zh")):
-            name, text = member.replace("action", "advice"), filled(part, member, {"credential": UPSTREAM})
-            step = structs.replace(step, **{name: getattr(step, name).replace(text, "")})
+        here = {"secret_reread": ("", ""), "after_repair": ("", "")}
+        here |= dict.fromkeys(("apply_url", "apply_key", "apply"), ("test again", "重新检测"))
+        for part, texts in here.items():
+            for member, text in zip(("action", "action_zh"), texts, strict=True):
+                name, given = member.replace("action", "advice"), filled(part, member, {"credential": UPSTREAM})
+                step = structs.replace(step, **{name: getattr(step, name).replace(given, text)})
         super().add(step)
 
 
@@ -477,12 +481,13 @@ def init(
 
     path, ask = Path(output).absolute(), partial(_asked, "--force", click.confirm, default=False)
     if path.exists() and not force and (yes or not ask(t("{file} exists. Overwrite it?", file=output))):
-        exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
+        exit_unusable(t("{file} exists: nothing was written. --force overwrites it.", file=output))
     if path.is_dir() or not os.access(path.parent, os.W_OK):  # before any question is asked
-        exit_unusable(f"--output: {path} cannot be written")
+        exit_unusable(t("{file}: cannot be written", file=f"--output: {path}"))
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
     if secret_env and secret_env not in os.environ:
-        exit_unusable(f"--secret-env: the environment variable {secret_env} is not set: nothing was written")
+        text = "--secret-env: the environment variable {name} is not set: nothing was written"
+        exit_unusable(t(text, name=secret_env))
     answers = {name: value for name, value in given.items() if value is not None} | {"port": str(port)}
     if allow_plain_http:
         answers["allow_plain_http"] = "true"

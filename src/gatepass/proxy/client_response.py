@@ -127,7 +127,9 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         rewords = context.profile_rules.settings.rewords_errors
         if rewords and (wait_s := retry_after(error)) is not None:
             # an import reads it nowhere else; three digits could be a status for RAGFlow
-            error.advice = f"{error.advice} Retry after {min(wait_s, 99)} s.".lstrip()
+            wait = f"{min(wait_s, 99)} s."
+            error.cause = error.cause.removesuffix(f" Retry in {wait}")
+            error.advice = f"{error.advice} Retry after {wait}".lstrip()
         if self.begun:
             last_events = b""
             if not error.is_told:

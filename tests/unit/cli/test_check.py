@@ -35,6 +35,7 @@ credentials:
   d: {type: exec, command: [mint], env: {API_KEY: planted-5, GOOGLE_APPLICATION_CREDENTIALS: /etc/gcp/key.json}}
   e: {type: static, token: "${TOKEN}"}
   f: {type: http_json, url: https://x/login, basic: {username: me, password: "a${TOKEN}"}, headers: {X-App: gatepass}}
+  g: {type: http_json, url: https://x/l, headers: {x-portkey-provider: openai}, json: {key: /planted/8+==}}
 network: {proxy: "http://p.example:3128", proxy_auth: "me:planted-6"}
 upstreams: {chat: {base_url: "https://x/v1", headers: {X-Api-Key: planted-7, AI-Group: default}, query: {version: v1}}}
 access: {keys: [{name: h, key: "${TOKEN}"}]}
@@ -45,6 +46,7 @@ PLAIN = {
     "credentials.c.client_secret": "C_CLIENT_SECRET",
     "credentials.c.extra.password": "C_EXTRA_PASSWORD",
     "credentials.d.env.API_KEY": "D_ENV_API_KEY",
+    "credentials.g.json.key": "G_JSON_KEY",
     "network.proxy_auth": "PROXY_AUTH",
     "upstreams.chat.headers.X-Api-Key": "CHAT_HEADERS_X_API_KEY",
 }
