@@ -155,7 +155,7 @@ ABSENT = (404, 405, 501)
 NO_SUCH_PAGE = r"(?i)40[45]|not (?:found|allowed)"
 """In the title of a page in place of an answer."""
 _RELAYED = r"[\w.]{1,40}(?:Error|Exception)(?:: | - )|(?:\w{1,30} )?error: "
-_THING = r"(?:url|uri|path|route|page|endpoint|resource|file|method|operation|handler|api)"
+_THING = r"(?:url|uri|path|route|page|endpoint|resource|file|method|operation|handler|api|接口|端点|路径|路由)"
 _NO = (
     r"(?:no|unknown|invalid|unsupported|unrecogni[sz]ed)"
     rf"(?: (?:such|matching|matched|static|request|requested|http|api|registered|valid)){{0,3}} {_THING}s?"
@@ -167,8 +167,8 @@ OWN_PATH = (
 )
 """The path of an operation, whose last part takes the place of `LAST`."""
 _NAMED = (
-    rf"(?:(?:{_THING} )?{OWN_PATH}(?: {_THING})?"
-    rf"|[\"'`]?LAST[\"'`]?(?: {_THING}| ?(?:接口|端点|路径)|(?= (?:is|was) | ?[不未暂尚]|[\W]{{0,3}}\Z)))"
+    rf"(?:(?:{_THING}[ :：]{{0,2}})?{OWN_PATH}(?: ?{_THING})?"
+    rf"|[\"'`]?LAST[\"'`]?(?: ?{_THING}|(?= (?:is|was) | ?[不未暂尚]|[\W]{{0,3}}\Z)))"
 )
 _OF_PATH = (
     rf"(?:requested )?(?:http )?(?:{_THING} ?)?{_NOT} ?(?:found|allowed|implemented|supported|available|exist)"
@@ -181,7 +181,7 @@ _OF_NAME = (
     rf"{_NO} {OWN_PATH}|not (?:supported|implemented):? {OWN_PATH}|{_NAMED}{_NOT} (?:supported|implemented)"
     rf"|{_NAMED}(?: (?:is|was))? (?:unsupported|unimplemented|unknown)"
     rf"|(?:[\w'\"`.-]{{1,40}} ){{0,4}}(?:does not|doesn't|cannot|can't) (?:support|implement) (?:the )?{_NAMED}"
-    rf"|(?:[\w-]{{1,40}} ){{0,2}}\w{{0,9}}(?:暂|尚|目前)?不支持(?:该|此)? ?{_NAMED}"
+    rf"|(?:[\w-]{{1,40}} ){{0,2}}\w{{0,9}}(?:暂|尚|目前)?不支持(?:该|此|的)?(?:{_THING}[:：])? ?{_NAMED}"
     rf"|{_NAMED} ?(?:暂|尚|目前)?(?:不支持|未实现)"
 )
 """With a 400 or a 500 too, which must have the operation's path or name."""
@@ -197,7 +197,7 @@ def says_no_path(error_body: UpstreamErrorBody, status: int, path: str = "") -> 
     texts = rf"{_OF_PATH}|{_OF_NAME}" if status in ABSENT else _OF_NAME if status in (400, 500) else r"(?!)"
     last = re.escape(path.partition("{")[0].strip("/")) or r"[\w.-]{1,40}"
     begins = rf"(?i)(?:{_RELAYED}){{0,3}}(?:http )?(?:40[045]|50[01])?[ :-]{{0,3}}(?:(?:the|this) )?"
-    ends = r"(?: (?:(?:on|by|at|in|for) (?:this|the|that)|by|on)(?: [\w.-]{1,40}){0,4})?"
+    ends = r"(?: (?:(?:on|by|at|in|for) (?:this|the|that|provider|channel)|by|on)(?: [\w.-]{1,40}){0,4})?"
     ends += r"(?:[.,;!。，](?:\s[\s\S]*)?|\n\n[\s\S]*)?"
     return (
         re.fullmatch(f"{begins}(?:{texts}){ends}".replace("LAST", last), error_body.message[:MESSAGE_CHARS]) is not None

@@ -14,9 +14,12 @@ from gatepass.types import Call
 
 _OBJECTS = frozenset(("previous_response_id", "conversation", "prompt", "container"))
 _OF_OBJECT = (
-    rb'"(?:file_(?:id|url)|image_url)"\s*:\s*"(?!data:)|"type"\s*:\s*"(?:url|file|item_reference)"|"container"\s*:\s*"'
+    rb'"(?:file_(?:id|url)"\s*:|vector_store_ids"\s*:|image_url"\s*:\s*(?:\{\s*"url"\s*:\s*)?"(?!data:)'
+    rb'|type"\s*:\s*"(?:url|file|item_reference)"|container"\s*:\s*")'
 )
 """Something that the upstream stores or fetches, so that it may be what is missing."""
+_MAY_BE_OBJECT = (b'"file_', b'"file"', b'_store_ids"', b'url"', b'"item_reference"', b'"container"')
+"""A part of each, for bodies in which a search for a pattern takes too long."""
 _OTHERS = (
     r"(?i)\b(?:models?|deployments?|engines?|agents?|assistants?|images?|pictures?|audio|videos?|documents?|accounts?"
     r"|tenants?|subscriptions?|credentials?|api[ _-]?keys?|quota|permissions?|(?<!request )id)\b"
@@ -40,13 +43,16 @@ def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -
         return False
     top, codes = top_of(call.body).values, {(body.code or "").lower(), (body.kind or "").lower()}
     names_object = any(top.get(name, {"null"}) != {"null"} for name in _OBJECTS)
+    if len(call.body) > BODY_BYTES:
+        names_object |= any(part in call.body for part in _MAY_BE_OBJECT)
     if names_object or (len(call.body) <= BODY_BYTES and re.search(_OF_OBJECT, call.body) is not None):
         return False
     if body.own:  # gatepass's sentence about an empty reply or a page
         return re.search(_BLOCKED, body.message) is None
-    names = "|".join((_OTHERS, *(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)" for name in models if len(name) > 2)))
+    names = [rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)" for name in models if len(name) > 2]
+    names += () if is_told else (_OTHERS,)
     message = re.sub(_OF_RELAY, "", body.message)
-    is_named = re.search(names, message) is not None or (body.param or "").strip().lower() not in NO_PARAMS
+    is_named = any(re.search(one, message) for one in names) or (body.param or "").strip().lower() not in NO_PARAMS
     if is_named or not NEVER_CODES.isdisjoint(codes) or is_about_model(body.code, message):
         return False
     if is_told:
@@ -57,8 +63,11 @@ def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -
     refusal = Refusal.of(call.operation.members, 400, replace(body, message=text), call.body, values)
     if refusal is None or refusal.quotes is None or refusal.places or refusal.faults or _NOUNS & refusal.nouns:
         return False
-    if any(len(one) > 5 and not one.isalpha() and one in message for one in refusal.sent.short):
+    named = refusal.named().keys() | (refusal.sent.values.keys() & set(re.findall(r"\w+", text)))
+    if named - {last}:
         return False
     sent = (*refusal.sent.texts, *values, *call.operation.request_headers)
     words = {word.rstrip(".:") for word in re.findall(r"\w[\w.:/@-]{2,199}", message)}
-    return words.isdisjoint(one for one in sent if re.search(r"[\d_/-]", one)) and refusal.named().keys() <= {last}
+    is_quoting = not words.isdisjoint(one for one in sent if re.search(r"[\d_/-]", one))
+    is_quoting = is_quoting or any(len(one) > 5 and not one.isalpha() and one in message for one in refusal.sent.short)
+    return not is_quoting and not refusal.quotes.have_words_of(text)

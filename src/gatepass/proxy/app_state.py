@@ -115,7 +115,8 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The last request for a model that the upstream answered without an error."""
 
     token: Token | None
-    """None if its holder does not know it."""
+    is_confirmed: bool
+    """Whether its holder knows that the token was accepted, and the upstream rejected none since."""
     credential: object
     """The holder of its token, or what adds the headers."""
     at_s: float
@@ -136,7 +137,7 @@ class UpstreamState:
     def __init__(self) -> None:
         self.learned = Memory()
         self.accepted: dict[str, Accepted] = {}
-        """By its own names of the models. Without their tokens after it rejected one."""
+        """By its own names of the models."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.of_models: dict[str, TargetHealth] = {}

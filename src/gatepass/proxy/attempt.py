@@ -6,6 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -142,14 +143,14 @@ def succeeded(attempt: Attempt) -> None:
     if attempt.failover is not None:
         attempt.failover.answered(attempt.state.clock.now())
     model, holder, accepted = attempt.target.model or call.model, upstream.holder, upstream.state.accepted
+    is_confirmed = False
     if holder is not None and token is not None and sent is not None:
         known = accepted.get(model)
-        is_known = known is not None and known.token is token  # by the holder, as after nearly every request
-        if not is_known and not holder.confirm(token, attempt.user(), sent.sent_s or 0.0):
-            token = None
+        is_confirmed = known is not None and known.is_confirmed and known.token is token  # as after nearly each request
+        is_confirmed = is_confirmed or holder.confirm(token, attempt.user(), sent.sent_s or 0.0)
     if len(model) <= MODEL_CHARS:
         credential, at_s = holder or upstream.injector, attempt.waits_since_s or attempt.record.began_s
-        accepted[model] = Accepted(token, credential, at_s, call.model, call.caller)
+        accepted[model] = Accepted(token, is_confirmed, credential, at_s, call.model, call.caller)
         if len(accepted) > MOST_ACCEPTED:
             del accepted[next(iter(accepted))]
     if attempt.session is not None:
@@ -224,6 +225,9 @@ WITHOUT_OWN_THOUGHTS = (ChangeRule("thoughts", (drop_own_thoughts,)),)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 NO_CHAT = "no_chat"
 """The case of an upstream that lacks the path of a chat too."""
+OF_REQUEST = (400, 413, 422)
+"""Statuses of a chat that the next request may not get."""
+OF_CHATS = r"(?i)\bchat[ /_.-]?(?:completions?|models?)\b"
 
 
 def _scope(attempt: Attempt, call: Call) -> RuleScope:
@@ -307,9 +311,10 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
 def _is_learned(attempt: Attempt) -> bool:
     """Whether the upstream has been seen to lack the path: by this request, or by the caller's requests before it."""
     learned, scope, now_s = attempt.upstream.state.learned, _scope(attempt, attempt.call), attempt.state.clock.now()
-    if attempt.absent is not None or SERVED_BY_CHAT in learned.of(scope, now_s):
+    if attempt.absent is not None:
         return True
-    return learned.absent(scope, now_s) is not None and not learned.is_useless(scope, SERVED_BY_CHAT.entry, now_s)
+    is_seen = SERVED_BY_CHAT in learned.of(scope, now_s) or learned.absent(scope, now_s) is not None
+    return is_seen and not learned.is_useless(scope, SERVED_BY_CHAT.entry, now_s)
 
 
 async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:
@@ -659,8 +664,11 @@ async def _error_of_chat(attempt: Attempt, error: UpstreamErrorReply) -> Upstrea
     body, absent, status = error.error_body, attempt.absent, error.http_status
     has_no_path = await _lacks_path(attempt, error, attempt.normalized)
     is_useless = has_no_path or (body is not None and is_about_model(body.code, body.message))
-    if absent is not None and learned.absent(scope, now_s) is None:  # else the caller's next request begins as a chat
-        is_useless = is_useless or (status < SERVER_ERROR and not is_limited(status, error.retry_after_s))
+    if SERVED_BY_CHAT not in learned.of(scope, now_s):  # no chat was served
+        is_of_request = status in OF_REQUEST and body is not None and re.search(OF_CHATS, body.message) is None
+        is_passing = status >= SERVER_ERROR or is_limited(status, error.retry_after_s)
+        # where the path was served within the hour, the caller's next request does not begin as a chat
+        is_useless |= not is_passing and not (is_of_request and learned.absent(scope, now_s) is not None)
     if is_useless:
         learned.note_useless(scope, SERVED_BY_CHAT.entry, now_s)
     if has_no_path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -155,15 +156,15 @@ class ModelCatalog:
         if sent in upstream.state.accepted:
             return
         refusal = Refusal.of(frozenset(), 400, error.error_body, b"{}")  # None for a filter's words
-        members = top_of(body).values.keys() - {"model"} if len(body) <= NAMED_BYTES else ()
-        if refusal is None or is_named(refusal.text, members):
+        members = top_of(body).values.keys() - {"model"} if len(body) <= NAMED_BYTES else set[str]()
+        if refusal is None or is_named(refusal.text, members) or members & set(re.findall(r"\w+", refusal.text)):
             return
         self.start_fetches(FRESH_S, upstream.name)
         one, own = self._lists[upstream.name], sent.lower()
         names = {entry["id"].lower() for entry in one.models or ()}
         # Ollama adds a tag, Gemini a folder
-        known = {part for name in names for part in (name, name.partition(":")[0], name.rpartition("/")[2])}
-        if not names or own in known or any("*" in name for name in names):
+        is_known = any(own in (name, name.partition(":")[0], name.rpartition("/")[2]) or "*" in name for name in names)
+        if not 0 < len(names) < LIST_MODELS or is_known:
             return
         route = self.state.declared.route_setting(call.operation.configured_as, call.model)
         remedy = unknown_model(call.model, error.hop, target.model, route, call.operation.name)

@@ -145,7 +145,7 @@ async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
     if holder is None or token is None:
         return False
     state = attempt.upstream.state
-    state.accepted = {model: replace(one, token=None) for model, one in state.accepted.items()}
+    state.accepted = {model: replace(one, is_confirmed=False) for model, one in state.accepted.items()}
     if attempt.renewed:
         holder.rejected_again(token, user, caller, is_page=is_page(error))
         return False
@@ -252,10 +252,15 @@ def accepted_before(attempt: Attempt, error: GatepassError, caller: Caller) -> s
     is_of_rights = re.search(r"(?i)\ballowed\b|permission|access to|to access|权限|开通", error.cause[:MESSAGE_CHARS])
     if not is_rejected or is_of_rights or not (upstream.holder or header_keys(upstream)):
         return ""
-    now_s, model = attempt.state.clock.now(), attempt.target.model or call.model
-    if model in accepted and now_s - accepted[model].at_s > SAME_MODEL_S:
-        del accepted[model]
-    known = [one for one in accepted.values() if one.credential is (upstream.holder or upstream.injector) and one.model]
+    now_s, model, token = attempt.state.clock.now(), attempt.target.model or call.model, attempt.token
+    is_key, credential = token is None or token.lifetime_s is None, upstream.holder or upstream.injector
+    known = [
+        one
+        for name, one in accepted.items()
+        if one.model and one.credential is credential and (name != model or now_s - one.at_s <= SAME_MODEL_S)
+    ]
+    if is_key and token is not None:  # its file may have another one since
+        known = [one for one in known if one.token is not None and one.token.text == token.text]
     if not known:
         return ""
     is_configured = attempt.state.routes.configured_name
@@ -263,11 +268,10 @@ def accepted_before(attempt: Attempt, error: GatepassError, caller: Caller) -> s
     # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
     shown = [one for one in shown if may_use(caller, one.model) and not re.search(r"\d{3}", one.model)]
     last = max(shown or known, key=lambda one: one.at_s)
-    named = repr(last.model) if shown else "this model" if last.model == call.model else "another model"
-    key = "key" if attempt.token is None or attempt.token.lifetime_s is None else "login"
+    named = repr(last.model) if shown else "this model" if accepted.get(model) is last else "another model"
     return (
-        f"The upstream accepted it {span(min(now_s - last.at_s, 99 * 86_400))} ago for {named}: if the {key} was not"
-        " revoked since, the upstream's own key for what is behind it is wrong."
+        f"The upstream accepted it {span(min(now_s - last.at_s, 99 * 86_400))} ago for {named}: if the"
+        f" {'key' if is_key else 'login'} was not revoked since, the upstream's own key for what is behind it is wrong."
     )
 
 

@@ -43,6 +43,17 @@ def is_absent(status: int, body: bytes, call: Call, kind: str = "application/jso
         (400, "Unknown path: /v1/responses", True),
         (404, "The requested URL was not found on the server. If you entered the URL manually please check it.", True),
         (404, "No one answers here", True),
+        (400, "Unsupported endpoint '/v1/responses' for provider vertex", True),
+        (400, "Endpoint /v1/responses not supported. Use /v1/chat/completions.", True),
+        (400, "当前渠道不支持 /v1/responses 接口", True),
+        (400, "该模型服务暂不支持 responses 接口", True),
+        (400, "不支持的接口：/v1/responses", True),
+        (500, "接口 /v1/responses 未实现", True),
+        (400, "This model does not support the Responses API.", True),
+        (405, "unsupported operation: responses is not supported by cohere", True),
+        (404, "store is not supported", False),
+        (404, "No results for purple elephants in the attic", False),
+        (400, "/v1/responses 不支持 store 参数", False),
         (404, "no route for the model m/responses", False),
         (404, "The model `gpt-9` does not exist", False),
         (404, "gpt-9 is gone", False),
@@ -63,7 +74,8 @@ def is_absent(status: int, body: bytes, call: Call, kind: str = "application/jso
     ],
 )
 def test_an_error_is_about_the_path_or_about_something_else(status, message, is_meant):
-    call = a_call("responses", tools=[{"type": "file_search", "vector_store_ids": ["vs_1"]}], stream=True)
+    text = "Tell me all about purple elephants in the attic of the house"
+    call = a_call("responses", input=text, safety_identifier="vs_1", stream=True, store=False)
     assert is_absent(status, json.dumps({"error": {"message": message}}).encode(), call) is is_meant
 
 
@@ -111,6 +123,9 @@ def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, body, 
     [
         {"previous_response_id": "resp_1"},
         {"prompt": {"id": "p"}},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": {"url": "https://a.example"}}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}], "user": "a" * 2_000_000},
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://a.example/b.png"}]}]},
     ],
 )
