@@ -154,6 +154,44 @@ async def test_a_chat_that_fails_at_an_upstream_that_served_the_path_is_not_trie
         assert [one[1:] for one in await statuses(gp, upstream, {})] == [BOTH]
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "is_failed"),
+    [
+        (404, "This model is only supported in v1/responses and not in v1/chat/completions.", True),
+        (400, "gpt-9 is not a chat model", True),
+        (403, "Not for this key", True),
+        (401, "Not for this key", True),
+        (400, "The prompt is too long", False),
+        (422, "bad", False),
+        (503, "busy", False),
+    ],
+)
+async def test_after_a_chat_that_fails_the_next_request_begins_as_one_only_if_the_request_is_the_cause(
+    status, message, is_failed
+):
+    played, clock = Upstream(chat=reply({"error": {"message": message}}, status)), DrivenClock()
+    async with relaying(answer=played, clock=clock) as (upstream, gp):
+        await statuses(gp, upstream, {})
+        played.serves = True
+        assert [one[1:] for one in await statuses(gp, upstream, {})] == [NATIVE if is_failed else ALONE]
+
+
+async def test_a_stored_rule_rests_after_the_upstream_lost_its_chats():
+    played, clock = Upstream(), DrivenClock()
+    async with relaying(answer=played, clock=clock) as (upstream, gp):
+        assert await statuses(gp, upstream, {}) == [(200, *BOTH)]
+        played.serves, played.chat = True, reply({"detail": "Not Found"}, 404)
+        assert [one[1:] for one in await statuses(gp, upstream, {}, {})] == [ALONE, NATIVE]
+
+
+async def test_a_stored_rule_stays_after_a_chat_that_was_refused():
+    played, clock = Upstream(), DrivenClock()
+    async with relaying(answer=played, clock=clock) as (upstream, gp):
+        assert await statuses(gp, upstream, {}) == [(200, *BOTH)]
+        played.chat = reply({"error": {"message": "Your balance is used up"}}, 403)
+        assert [one[1:] for one in await statuses(gp, upstream, {}, {})] == [ALONE, ALONE]
+
+
 async def errors_of(gp: Any, *more: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Send one request with each of `more`, and return what the client, and `gatepass show`, have of its error."""
     found = []

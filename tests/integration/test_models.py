@@ -237,6 +237,7 @@ OTHERS = {
     "an ability": ("nope", "the model nope does not support tools"),
     "a member": ("nope", "model nope: `temperature` must be 1"),
     "a place": ("nope", "model nope: messages[0].content is wrong"),
+    "a member in plain words": ("nope", "model nope: messages must not be empty"),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import pytest
 
 from gatepass.config.access import hash_key
+from gatepass.config.references import Reference
 from gatepass.dialects.hints import MODEL_CHARS
 from gatepass.proxy.app_state import MOST_ACCEPTED
 from tests.integration.answers import COMPLETION, EVENTS
@@ -311,6 +312,25 @@ async def test_a_key_that_was_accepted_for_another_model_is_not_called_wrong_alo
     assert first.status == later.status
     place_named = "credentials.llm" if place == "credential" else "upstreams.chat.headers.x-api-key"
     assert place_named in texts[2].partition(BEHIND)[2], "today's setting follows"
+
+
+async def test_a_key_that_replaced_another_in_its_file_was_never_accepted(tmp_path):
+    def serve(request: Received) -> Dialogue:
+        is_good = (request.header("authorization") or "").endswith("good-key") and request.json()["model"] != "other"
+        return [Send(reply(COMPLETION) if is_good else reply({"error": {"message": "no"}}, 401))]
+
+    (key := tmp_path / "key").write_text("sk-good-key")
+    async with Scripted(answer=serve) as upstream:
+        chat, clock = {"base_url": upstream.url, "credential": "llm"}, DrivenClock()
+        credentials = {"llm": {"type": "static", "token": Reference.to_file(str(key))}}
+        async with gateway(upstreams={"chat": chat}, credentials=credentials, clock=clock) as gp:
+            assert (await asked(gp)).status == 200
+            said = [(await gp.ask({**HELLO, "model": "other"}).answer()).error["message"] for _ in range(2)]
+            key.write_text("sk-wrong-key")
+            await clock.advance(3)
+            while "wrong" not in (upstream.received[-1].header("authorization") or ""):
+                said.append((await gp.ask({**HELLO, "model": "other"}).answer()).error["message"])
+    assert ["accepted it" in text for text in (*said[:2], said[-1])] == [True, True, False]
 
 
 async def test_only_a_model_that_the_caller_may_see_is_named_and_no_three_digits():
