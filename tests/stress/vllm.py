@@ -71,7 +71,6 @@ HISTORY = [
     {"role": "tool", "tool_call_id": "a", "content": "SCRIPT:plain"},
 ]
 REFUSED: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "a budget above the limit": ("messages", {**CLAUDE, "thinking": THINKS}),
     "a type of system that is unknown": ("messages", {**CLAUDE, "system": [{**CLAUDE["system"][0], "type": "txt"}]}),
     "a tool that is not named": ("messages", {**CLAUDE, "tool_choice": {"type": "tool"}}),
     "an unknown model over messages": ("messages", {**CLAUDE, "model": "nope"}),
@@ -143,6 +142,8 @@ def compare_refusals(case: Case, own: Asking, relayed: Asking, learned: Callable
         case.check(f"{name}: status, sentence, rules", (status, says, learned()), (own_status, True, []))
         inner = json.loads(text)["error"]
         case.check(f"{name}: hop and code", (inner.get("hop"), bool(inner.get("code"))), ("upstream:vllm", True))
+    status, text = relayed("messages", {**CLAUDE, "thinking": THINKS})
+    case.check("a budget above the limit goes for this request alone", (status, learned()), (200, []))
     faultless = {**CLAUDE, "stream": True}
     direct, text = own("messages", faultless)[1], relayed("messages", faultless)[1]
     case.check("thoughts of Claude Code, streamed", blocks_in(text), blocks_in(direct))

@@ -18,7 +18,6 @@ from tests.ui import documents
 from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake
 
-from gatepass.cli.init import QUESTIONS
 
 VIEWS = {
     "overview": "#/",
@@ -175,7 +174,7 @@ def test_the_page_is_small_and_has_nothing_inline() -> None:
     for file in files:
         text = file.read_text()
         assert FORBIDDEN.findall(text) == [], file
-        assert re.findall(r"https?://(?!www\.w3\.org/|HOST/)[\w\[]", text) == [], file
+        assert re.findall(r"https?://(?!www\.w3\.org/|HOST/|host…)[\w\[]", text) == [], file
         if file.suffix == ".html":
             assert re.findall(r"\sstyle=|\son\w+=|<style|<script(?![^>]*\bsrc=)|(?:src|href)=\"/", text) == []
 
@@ -691,10 +690,10 @@ def test_each_text_of_the_page_has_its_chinese_with_the_same_values() -> None:
     chinese = json.loads(STATIC.joinpath("zh.js").read_text().partition("TEXTS = ")[2].rstrip(";\n"))
     assert texts - set(chinese) == set()
     of_text = ("cli/story_lines.py", "cli/doctor.py", "cli/init.py", "config/checks.py", "config/block.py")
-    shown = "".join((STATIC.parents[2] / name).read_text() for name in of_text)
+    # a long text stands on several lines
+    shown = re.sub(r'"\n *"', "", "".join((STATIC.parents[2] / name).read_text() for name in of_text))
     forms = {one: (one, one.removeprefix("{n} ")) for one in chinese}
     of_cli = {one for one in chinese if any(json.dumps(form, ensure_ascii=False) in shown for form in forms[one])}
-    of_cli |= {question.text for question in QUESTIONS.values()}
     assert set(chinese) - texts - {*FROM_THE_API} - of_cli == set()
     for text, translated in chinese.items():
         assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", translated)), text

@@ -70,7 +70,7 @@ QUESTIONS: Mapping[str, Question] = {
         Question("scope", "Scope", is_optional=True),
         Question("client_auth", "Where the secret is sent: basic or form", "basic", ("basic", "form")),
         Question("login_url", "URL of the login"),
-        Question("login_body", f"JSON body of the login, with {PLACE} in place of the secret"),
+        Question("login_body", "JSON body of the login, with {secret} in place of the secret"),
         Question("login_token", "Path of an unusual name of the token in the reply", is_optional=True),
         Question("ca_file", "PEM file with the certificate of your company's CA", is_optional=True),
         Question("proxy", "HTTP proxy for these hosts", is_optional=True),
@@ -307,8 +307,11 @@ def _asked(option: str, ask: Callable[..., Any], text: str, **options: Any) -> A
     except click.Abort:
         if sys.stdin.isatty():  # Ctrl+C
             raise
-        text = "{option}: has no answer, and the input has ended: pass it, or run the command in a terminal."
-        exit_unusable("\n" + t(text + " With --yes, all optional questions have their default.", option=option))
+        text = (
+            "{option}: has no answer, and the input has ended: pass it, or run the command in a terminal."
+            " With --yes, all optional questions have their default."
+        )
+        exit_unusable("\n" + t(text, option=option))
 
 
 @dataclass

@@ -458,15 +458,15 @@ class Refusal:
         return is_alike and re.sub(_ID, "", self.text) == re.sub(_ID, "", other.text)
 
     @property
-    def compares(self) -> bool:
-        """Whether it compares two numbers of the request: which of them is wrong only the client knows."""
+    def compared(self) -> frozenset[str]:
+        """The numbers of the request that it compares with each other: which is wrong only the client knows."""
         numbers = {path for path, listed in self.sent.values.items() if all(re.match(r"-?\d", one) for one in listed)}
-        return any(
-            one.path in numbers
-            and other.path in numbers
-            and one.sentence == other.sentence >= 0
-            and re.search(_COMPARES, self.sentences[one.sentence][one.end : other.start][-BESIDE_CHARS:]) is not None
+        return frozenset(
+            path
             for one, other in pairwise(self.points)
+            if {one.path, other.path} <= numbers and one.sentence == other.sentence >= 0
+            if re.search(_COMPARES, self.sentences[one.sentence][one.end : other.start][-BESIDE_CHARS:])
+            for path in (one.path, other.path)
         )
 
     @property

@@ -266,8 +266,10 @@ _ROOM = r"(?i)prompt|input(?! (?:should|valid))|context|remaining|提示|输入|
 
 
 def thoughts(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
-    """Thoughts that another server signed or encrypted."""
+    """Thoughts that another server signed or encrypted, or whose budget is above the limit of the answer."""
     del sent
+    if "thinking.budget_tokens" in refusal.compared:
+        yield (LearnedRule("drop", "thinking", is_once=True),)
     if refusal.is_at("signature", "encrypted_content", "content.thinking") or "encrypted_content" in refusal.code:
         yield (LearnedRule("thoughts", "", is_once=True),)
 
@@ -499,12 +501,12 @@ def that_change(rules: Iterable[LearnedRule], call: Call) -> Step:
 
 def steps(refusal: Refusal, call: Call) -> list[Step]:
     """Return the steps that `refusal` of `call` points at, in the order in which they are tried."""
-    if refusal.wants_reasoning or refusal.compares or not call.body:
+    if refusal.wants_reasoning or not call.body:
         return []
-    found = list[Step]()
+    found, compared = list[Step](), refusal.compared
     try:
         sent = _Sent(call, Draft(call))
-        for row in (history,) if refusal.is_failure else ROWS:
+        for row in (history,) if refusal.is_failure else (thoughts,) if compared else ROWS:
             found += filter(None, (that_change(step, call) for step in row(refusal, sent)))
     except CallerError:
         return []  # the body has more values than gatepass opens (`json_body`)

@@ -146,13 +146,7 @@ def vllm(kind: str, loc: str, msg: str) -> Any:
 @pytest.mark.parametrize(
     "error",
     [
-        vllm("value_error", "body", "Value error, thinking.budget_tokens must be less than max_tokens"),
-        vllm("value_error", "body.thinking", "Value error, thinking.budget_tokens must be less than max_tokens"),
-        openai("`max_tokens` must be greater than `thinking.budget_tokens`. Please consult the documentation"),
-        openai("max_tokens (1024) must be larger than thinking.budget_tokens (4096)"),
-        openai("thinking.budget_tokens 必须小于 max_tokens"),
         openai("min_tokens must be less than or equal to max_tokens=1024, got 9999."),
-        openai("budget_tokens > max_tokens"),
         vllm("value_error", "body.tool_choice", "Value error, tool_choice.name is required when type is 'tool'"),
         vllm("literal_error", "body.system.0.type", "Input should be 'text', 'image', 'thinking' or 'tool_use'"),
         openai("When response_format type is 'json_schema', the field must be provided", "response_format"),
@@ -162,6 +156,23 @@ def vllm(kind: str, loc: str, msg: str) -> Any:
 def test_a_fault_of_the_client_teaches_nothing(error: Any):
     call = a_call(json.dumps(CLAUDE).encode(), MESSAGES)
     assert steps(read(error, CLAUDE, MESSAGES), call) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        vllm("value_error", "body", "Value error, thinking.budget_tokens must be less than max_tokens"),
+        vllm("value_error", "body.thinking", "Value error, thinking.budget_tokens must be less than max_tokens"),
+        openai("`max_tokens` must be greater than `thinking.budget_tokens`. Please consult the documentation"),
+        openai("max_tokens (1024) must be larger than thinking.budget_tokens (4096)"),
+        openai("thinking.budget_tokens 必须小于 max_tokens"),
+        openai("budget_tokens > max_tokens"),
+    ],
+)
+def test_a_budget_above_the_limit_leaves_out_the_thoughts_of_this_request_alone(error: Any):
+    call = a_call(json.dumps(CLAUDE).encode(), MESSAGES)
+    found = steps(read(error, CLAUDE, MESSAGES), call)
+    assert [[(rule.entry, rule.is_once) for rule in step] for step in found] == [[("drop=thinking", True)]]
 
 
 def test_an_unknown_value_of_a_type_concerns_its_own_object_alone():
