@@ -337,7 +337,8 @@ def keep_original(error: UpstreamErrorReply, body: bytes, protocol: ClientProtoc
     `body` is the JSON text of the error. A 401 is about the credential of gatepass, not about that of the client. A
     stack trace names the upstream's files.
     """
-    text = body[:TRACE_CHARS].decode("utf-8", "replace").replace("\\n", "\n")
+    text = body[:TRACE_CHARS].decode("utf-8", "replace")
+    text = re.sub(r"\\[nrt]", "\n", text)
     if error.http_status != UNAUTHORIZED and not error.detail and before_trace(text) == text:
         error.original = protocol.own_error(body, mask)
     mark_overflow(error, protocol)

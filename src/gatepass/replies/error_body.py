@@ -83,13 +83,22 @@ Mask = Callable[[str], str]
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 """What a terminal may execute, and what changes the order in which a text is shown."""
 _FILE = r"\.(?:[cm]?[jt]sx?|java|kt|scala|cs|fs|go|py|rb|php|rs|clj)(?::| on |\()(?:line )?\d"
+_PLACE = r"(?:\.{0,2}/|[A-Za-z]:[\\/]|file:|node:|webpack)[^\s()]{1,200}:\d"
 _TRACE = re.compile(
-    r"(?m)Traceback \(most recent call last\)|\bgoroutine \d{1,9} \[|\b[Ss]tack ?(?:back)?trace:|^#\d \S{1,200}\(\d"
-    rf"|File \"[^\"\n]{{1,200}}\", line \d|^\s?/\S{{1,200}}{_FILE}"
-    r"|(?:^|(?<=\s))\S{1,200}(?:\.rb:\d{1,9}:in |\(\w{1,99}\.(?:java|kt|scala):\d)"
-    rf"|(?:^|(?<=\s))(?<!panicked )at [^\n]{{0,200}}?(?:{_FILE}|\((?:Native|Unknown|<anonymous>)|node:internal/)"
+    r"(?m)Traceback \(most recent call last\):(?=\s*$|\s+File \")|^[ \t]*File \"[^\"\n]{1,200}\", line \d{1,9}, in "
+    r"|\bgoroutine \d{1,9} \[[^\]\n]{1,60}\]:|\b[Ss]tack ?(?:back)?trace(?:back)?:(?=\s*$|\s+#\d)"
+    rf"|(?:^|(?<=\s))#\d \S{{1,200}}\.php\(\d|^\s?/\S{{1,200}}{_FILE}\S*(?: \+0x\w+)?$"
+    r"|^[ \t]*(?:from )?\S{1,200}\.rb:\d{1,9}:in [`']"
+    r"|(?:^[ \t]*|(?<=\s)at )[\w$][\w$./@<>-]{0,200}\.[\w$<>]{1,99}"
+    r"\((?:\w{1,99}\.(?:java|kt|scala):\d{1,9}|Native Method|Unknown Source)\)"
+    rf"|\bat [^\s()]{{1,99}}(?: [^\s()]{{1,99}}){{0,3}} \({_PLACE}"
+    rf"|^[ \t]*at (?:(?:async )?{_PLACE}|[^\n]{{1,200}}? in \S[^\n]{{0,200}}:line \d|[^()\n]{{1,200}}\(<anonymous>\)"
+    r"|[\w<>`]{1,99}\.[\w.<>`+,\[\]]{1,200}\([^()\n]{0,200}\)\s*$)"
 )
-"""The first frame of a stack trace of Python, Go, Rust, PHP, Ruby, Node, Java or C#."""
+"""The first frame of a stack trace of Python, Go, Rust, PHP, Ruby, Node, Java or C#, or the line above it.
+
+A place in a file alone is no frame: errors of schemas and templates, and what clients send, have such places too.
+"""
 _THROWN = re.compile(r"(?m)^[\w.$]*(?:Error|Exception|panic)\b.*")
 TRACE_CHARS = 4000
 """How much of a text is searched for frames."""
@@ -616,7 +625,7 @@ def before_trace(text: str) -> str:
     if frame is None:
         return text
     reason = re.sub(rf"(?: in| at|,) \S{{1,200}}{_FILE}\S*", "", text[: frame.start()]).strip()
-    if not reason and frame[0].startswith(("Traceback", "File")):
+    if not reason and frame[0].lstrip().startswith(("Traceback", "File")):
         reason = text.rstrip().rpartition("\n")[2]
     elif not reason and (thrown := _THROWN.search(text)):
         reason = thrown[0]
