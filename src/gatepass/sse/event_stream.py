@@ -75,9 +75,9 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LINES, JOINED, LAST_EVENT, AD
 """
 
 _JOINED = re.compile(
-    rb"\n(?:(?<=[}\]]\n)|(?<=[}\]]\r\n))(?=(?:(?:event|id):[^\r\n]{0,200}+\r?\n){0,2}+data:[ \t]{0,8}+[{\[])"
+    rb"[}\]][ \t]{0,8}+\r?\n(?=(?:(?:event|id|retry|):[^\r\n]{0,200}+\r?\n){0,2}+data:[ \t]{0,8}+(?:[{\[]|(?i:done)\b))"
 )
-"""The line end between two events without a blank line. A JSON document in several lines has a comma there."""
+"""The end of an event without a blank line, before another. A JSON document in several lines has a comma there."""
 FIELDS_BYTES = 512
 """It looks so far ahead at most."""
 
@@ -424,12 +424,17 @@ class EventStream:
         start = max(len(framer.unfinished) - new_bytes - FIELDS_BYTES, 0)
         if any(map(_ends_event, _JOINED.finditer(framer.unfinished, start))):
             run = framer.feed(self._separated(framer.take_unfinished()))
-        if JOINED in self._adapted and framer.unfinished.endswith((b"}\n", b"}\r\n", b"[DONE]\n", b"[DONE]\r\n")):
-            run += framer.feed(b"\n")
+        lines = framer.unfinished
+        if JOINED in self._adapted and lines.endswith(b"\n"):
+            last = lines.rfind(b"\n", 0, -1) + 1
+            is_first = last < FIELDS_BYTES and lines.startswith(b"data:", last) and lines.find(b"data:", 0, last) < 0
+            # one with a second line may go on
+            if is_first and lines[-FIELDS_BYTES:].rstrip(content.BLANKS).endswith((b"}", b"[DONE]")):
+                run += framer.feed(b"\n")
         return run
 
     def _separated(self, run: bytes) -> bytes:
-        separated = _JOINED.sub(lambda found: b"\n\n" if _ends_event(found) else b"\n", run)
+        separated = _JOINED.sub(lambda found: found[0] + b"\n" if _ends_event(found) else found[0], run)
         if len(separated) > len(run):
             self._adapted[JOINED] = None
         return separated
@@ -682,9 +687,9 @@ class EventStream:
         return is_plain
 
 
-def _ends_event(line_end: re.Match[bytes]) -> bool:
-    run = line_end.string
-    return run.startswith(b"data:", run.rfind(b"\n", 0, line_end.start()) + 1)
+def _ends_event(end: re.Match[bytes]) -> bool:
+    run = end.string
+    return run.startswith((b"data:", BOM + b"data:"), run.rfind(b"\n", 0, end.start()) + 1)
 
 
 def _without_id(block: bytes) -> bytes:

@@ -414,6 +414,33 @@ def test_a_joined_stream_that_is_cut_is_an_error_after_its_events():
     assert code(stream) == "upstream_closed"
 
 
+def pretty(event: bytes) -> bytes:
+    return b"data: " + json.dumps(json.loads(event[6:]), indent=1).encode().replace(b"\n", b"\ndata: ") + b"\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"".join(map(pretty, CHUNKS)) + b"data: [DONE]\n",
+        with_one_line_end(CHUNKS[:4]) + b"".join(pretty(one) + b"\n" for one in CHUNKS[4:]) + DONE,
+        with_one_line_end(CHUNKS).replace(b"}\n", b"}\n: ping\n") + DONE,
+        with_one_line_end(CHUNKS).replace(b"}\n", b"}\nretry: 5\n") + DONE,
+        with_one_line_end(CHUNKS).replace(b"}\n", b"} \n") + b"data: [DONE]\n",
+        BOM + with_one_line_end(CHUNKS) + DONE,
+        with_one_line_end(CHUNKS) + b"data: done\n",
+    ],
+    ids=["pretty", "first without, then with", "comments", "retry", "blanks", "mark", "done"],
+)
+@pytest.mark.parametrize("size", [1, 50, 100_000])
+def test_other_streams_without_blank_lines(body, size):
+    got, stream = relayed(*(body[at : at + size] for at in range(0, len(body), size)))
+    got += stream.finish()
+    assert (stream.done, stream.failure, ADDED in stream.adapted) == (True, None, True)
+    read = [one for one in client_reads(got) if one]
+    assert read.pop() == "[DONE]"
+    assert [json.loads(one) for one in read] == [json.loads(one[6:]) for one in CHUNKS]
+
+
 PRETTY = b"data: " + json.dumps(chunk({"content": "a", "list": [{"b": 1}, {"c": {}}]}), indent=1).encode()
 
 
