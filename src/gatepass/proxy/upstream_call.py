@@ -249,7 +249,9 @@ def accepted_before(attempt: Attempt, error: GatepassError, caller: Caller) -> s
     """
     upstream, call, accepted = attempt.upstream, attempt.call, attempt.upstream.state.accepted
     is_rejected = isinstance(error, errors.UpstreamAuth) or error.case in ("static_key", "header_key", "rejected_token")
-    is_of_rights = re.search(r"(?i)\ballowed\b|permission|access to|to access|权限|开通", error.cause[:MESSAGE_CHARS])
+    error_body = error.error_body if isinstance(error, UpstreamErrorReply) else None
+    said = error_body.message if error_body else error.cause  # which may have a page's text
+    is_of_rights = re.search(r"(?i)\ballowed\b|permission|access to|to access|权限|开通", said[:MESSAGE_CHARS])
     if not is_rejected or is_of_rights or not (upstream.holder or header_keys(upstream)):
         return ""
     now_s, model, token = attempt.state.clock.now(), attempt.target.model or call.model, attempt.token
@@ -346,7 +348,7 @@ def keep_original(error: UpstreamErrorReply, body: bytes, protocol: ClientProtoc
 
 def mark_overflow(error: UpstreamErrorReply, protocol: ClientProtocol) -> None:
     """Add to the message of an error about too long a context what clients search for."""
-    room = no_room(error.message)
+    room = no_room(error.error_body.message if error.error_body else error.message)
     if (room or is_too_long(error)) and (mark := protocol.overflow_mark(error.message, room)):
         error.cause, error.original = f"{sentence(error.cause)} {mark}", b""
 

@@ -188,14 +188,23 @@ class Page(NamedTuple):
 
 
 def read_page(headers: Headers, body: bytes, mask: error_body.Mask) -> Page:
-    body = body[:WHOLE_BYTES]
+    if len(body) > WHOLE_BYTES:
+        body = body[:WHOLE_BYTES] + b"<a"  # broken off: its last word may be the beginning of a secret
     kind = (header(headers, b"content-type") or b"") + b" " + body[:1024]
     page, charset = decoded(body), re.search(_CHARSET, kind.decode("latin-1"))
     if charset is not None and "\ufffd" in page:
         page = body.decode("gb18030" if charset[1] else charset[2], "replace")
     # masked first, because `unescape` makes a similar character of `&hyphen;`
     title = error_body.clean(unescape(mask(title_of(page) or "")), mask, TITLE_CHARS)
-    shown = re.sub(rf"[<>]|{error_body.CONTROL}", "", unescape(mask(visible_text(page))))
+    shown = "".join(
+        char
+        for char in unescape(mask(visible_text(page)))
+        if char not in "<>" and (char.isprintable() or char.isspace())  # a soft hyphen would hide a secret
+    )
+    shown = mask(shown)
+    joined = "".join(map(str.strip, shown.split("\n")))
+    if mask(joined) != joined:  # a secret in several blocks
+        shown = ""
     lines = dict.fromkeys(" ".join(map(_without_query, line.split())) for line in shown.split("\n"))
     text = "\n".join(sentence(line) for line in lines if line != title and not says_nothing(line))
     has_form = re.search(r"(?i)<(?:form|input)\b", page) is not None
@@ -204,7 +213,7 @@ def read_page(headers: Headers, body: bytes, mask: error_body.Mask) -> Page:
 
 def _without_query(word: str) -> str:
     place = re.split(r"[?#;]", word, maxsplit=1)[0]
-    return place if "/" in place else word
+    return place if "/" in place or "=" in word else word
 
 
 def visible_text(page: str) -> str:
@@ -212,7 +221,7 @@ def visible_text(page: str) -> str:
 
     It ends where the markup breaks off, and after READ_CHARS of text or READ_TAGS. Takes linear time.
     """
-    parts, size, at, hidden, depth = list[str](), 0, 0, "", 0
+    parts, size, at, hidden, depth, is_whole = list[str](), 0, 0, "", 0, False
     has_head_end = re.search(r"(?i)</head|<body", page) is not None
     for _ in range(READ_TAGS):
         begin = page.find("<", at)
@@ -221,6 +230,7 @@ def visible_text(page: str) -> str:
             size += len(parts[-1])
         tag = None if begin < 0 or size > READ_CHARS else _MARKUP.match(page, begin)
         if tag is None:
+            is_whole = begin < 0 and size <= READ_CHARS
             break
         at, name, is_end = tag.end(), (tag[2] or "").lower(), tag[1] == "/"
         if name in _RAW and not is_end:
@@ -235,7 +245,7 @@ def visible_text(page: str) -> str:
             parts.append("\n")
     text = "".join(parts)
     # the beginning of a secret would not be masked
-    return text if size <= READ_CHARS else text[:READ_CHARS].rpartition(" ")[0]
+    return text if is_whole else text[:READ_CHARS].rpartition(" ")[0]
 
 
 def says_nothing(line: str) -> bool:

@@ -11,7 +11,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.messages import MESSAGES
 from gatepass.proxy.upstream_call import keep_original
-from gatepass.replies.content import READ_CHARS, WORDS_CHARS, read_page
+from gatepass.replies.content import READ_CHARS, READ_TAGS, WHOLE_BYTES, WORDS_CHARS, read_page
 from gatepass.replies.error_body import before_trace, read_error_body
 from gatepass.sse.chunk import upstream_error_event
 
@@ -168,7 +168,7 @@ def test_status_200_with_a_page_tells_its_reason_too():
     ("page", "text"),
     [
         ("Q<!-- b -->C", "QC."),
-        ("Q<!-- b <p> -- > x", "Q."),
+        ("Q R<!-- b <p> -- > x", "Q."),
         ("Q<!-->B", "QB."),
         ("Q<script>if (x<b) '</p>'</script>B<SCRIPT src=x></SCRIPT >C", "QBC."),
         ("Q<script>b", "Q."),
@@ -186,7 +186,7 @@ def test_status_200_with_a_page_tells_its_reason_too():
         ("Q<p style='color: red; display: none'>b</p>C", "QC."),
         ("Q<input hidden>B", "Q.\nB."),
         ('Q<img alt="b > c">D', "Q.\nD."),
-        ('Q<p title="b', "Q."),
+        ('Q R<p title="b', "Q."),
         ("Q < b and c > d", "Q b and c d."),
         ("Q</p >B</>C", "Q.\nBC."),
         ("&lt;b&gt;Q&lt;/b&gt; &amp;lt; &#x1b;[31m&#8238;c", "bQ/b &lt; [31mc."),
@@ -227,6 +227,8 @@ def test_page_is_read_in_its_charset(body, headers, text):
         "<p>Wait 42&#1;9",
         "<p>Wait 4&#50;9",
         "<p>Wait 4<i></i>2<script>x</script>9",
+        "<p>Wait 4&shy;2&#8203;9",
+        "<p>Wait 4&zwnj;2\u20639",
     ],
 )
 def test_client_gets_two_digits_in_a_row_at_most(page):
@@ -245,6 +247,13 @@ def test_client_gets_two_digits_in_a_row_at_most(page):
         "<p>s3cret&lt;-token-abcdef",
         "<p>" + "x" * (READ_CHARS - 10) + " s3cret-token-abcdef",
         "<p>" + "x " * (READ_CHARS // 2 - 4) + "s3cret-token-abcdef",
+        "<p>s3cret&shy;-token-abcdef",
+        "<p>s3cret&#8203;-token\u2060-abcdef",
+        "<table><tr><td>s3cret-<td>token-abcdef",
+        "<p>s3cret-<br>\n   token-abcdef</p>",
+        "<p>" + "<i></i>x" * (READ_TAGS // 2 - 1) + " s3cret-<b>token</b>-abcdef",
+        "<p>x s3cret<b title=",
+        ("<style>" + "x" * WHOLE_BYTES)[: WHOLE_BYTES - 25] + "</style><p>s3cret-tok" + "en-abcdef",
     ],
 )
 def test_secret_in_a_page_is_masked_before_it_is_cut(page):
@@ -265,6 +274,13 @@ def test_nothing_is_decided_by_the_text_of_a_page():
         decided = ("advice", "case", "setting", "retry_after_s", "http_status", "public_code", "retryable")
         assert [getattr(error, name) for name in decided] == [getattr(plain, name) for name in decided]
         assert error.error_body == plain.error_body
+
+
+def test_page_decides_nothing_of_the_advice_about_a_context():
+    page = "<h1>500 Error</h1><p>maximum context length is 90 tokens; your prompt contains 80 tokens; max_tokens 20"
+    error = error_of(500, page)
+    keep_original(error, b"", MESSAGES, str)
+    assert error.cause.endswith("max_tokens 20.")
 
 
 # --- stack traces -------------------------------------------------------------------------------
