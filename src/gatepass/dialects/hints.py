@@ -75,7 +75,8 @@ HINTS = (
     Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
     Hint(
         # nginx, Tomcat; Apache; Gunicorn; Node and Go; aiohttp
-        r"\bheaders?\b.{0,40}\btoo (?:large|long|big)\b|\bsize of (?:a|the) request headers?\b.{0,40}\b(?:exceed|too)"
+        r"^[^\[]*\bheaders?\b.{0,40}\btoo (?:large|long|big)\b"
+        r"|\bsize of (?:a|the) request headers?\b.{0,40}\b(?:exceed|too)"
         r"|\blimit request headers\b|\bheaders? (?:size|length)\b.{0,40}\b(?:limit|exceed|maximum)"
         r"|\bwhen reading header|请求头.{0,10}(?:过大|过长|太大|太长)",
         "header_too_large",
@@ -86,8 +87,9 @@ HINTS = (
     Hint(r"missing subscription key", "subscription_key"),
     Hint(
         # Portkey, Spring
-        r"^(?=.*(?:\w-\w|请求头|request header))(?!.*\b(?:authorization|bearer|token|content)\b).*(?:缺少.{0,20}请求头"
-        r"|\bheaders?\b.{0,100} (?:required|missing|not (?:present|set|found|provided))"
+        r"^(?=.*(?:\w-\w|请求头|request header))(?!.*(?:\b(?:authorization|bearer|token|content)\b|\[\d))"
+        r".*(?:缺少.{0,20}请求头|请求头.{0,40}(?:不能为空|缺失|必填)"
+        r"|\bheaders?\b.{0,100} (?:required|missing|must be|not (?:present|set|found|provided))"
         r"|\b(?:missing|requires?|required)\b.{0,40}\bheaders?\b)",
         "missing_header",
         (400, 403, 412, 422, 428),
@@ -113,7 +115,8 @@ HINTS = (
     ),
     Hint(
         # WSO2, in JSON and XML
-        r"\b9009(?:0\d|1[0-4])\b|\binvalid credentials?\b|\bauthentication (?:has )?fail(?:ed|ure)\b",
+        r"(?:^|>)\W{0,3}(?:9009(?:0\d|1[0-4])\b"
+        r"|(?:\w{1,20} )?(?:invalid credentials?|authentication (?:has )?fail(?:ed|ure))(?=[.!:,<]| for |\W*$))",
         REJECTION,
         (400, 404, 500, 502, 503),
     ),

@@ -132,8 +132,10 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2, or after a refusal without a text."""
 _OTHER_WORDS: Mapping[str, str] = {
     # glewlwyd, and sentences
-    "invalid_scope": r"(?i)\bscopes?_(?:invalid|unknown|denied|not_\w+)|\b(?:unknown|unsupported)_scope"
-    r"|\bscopes?\b.{0,60} (?:invalid|unknown|unsupported|denied|not \w)|\b(?:invalid|unknown|unsupported) scopes?\b",
+    "invalid_scope": r"(?i)\bscopes?_(?:invalid|unknown|denied|not_\w+)"
+    r"|\b(?:invalid|unknown|unsupported|insufficient)[ _]scopes?\b"
+    r"|\bscopes?\b.{0,60} (?:invalid|unknown|unsupported|denied|required|missing|not \w)"
+    r"|\bscopes? ?(?:无效|不存在|不支持|未授权|缺失)|AADSTS650053\b",
     "invalid_resource": r"AADSTS(?:500011|50001|90014|900144)\b",
 }
 """Of issuers that send another code."""

@@ -122,6 +122,8 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
                 "anthropic-version: header is required",
                 "This endpoint requires the headers X-Org and X-Project.",
                 "缺少必需的请求头 X-App-Id",
+                "header X-Group-Id must be provided",
+                "请求头 X-Tenant-Id 不能为空",
             )
         ),
         (400, "Prompt exceeds max length", "Shorten the prompt"),
@@ -135,6 +137,9 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
         *((403, one, None) for one in ("Access denied for the prompt of this caller", "The content is forbidden.")),
         *((400, one, None) for one in ("Missing Authorization header", "max_tokens must be less than max_model_len")),
         *((400, one, None) for one in ("Missing boundary in the content-type header", "The header row is required")),
+        *((400, one, None) for one in ("messages[0]: a table-like header is required", "tools[0]: header too long")),
+        *((404, one, None) for one in ("model 900901 not found", "Model 'invalid credentials' not found")),
+        (400, "messages[0].content: invalid credential format in the arguments", None),
         (400, DEPLOYMENT, None),
         (400, "This model's maximum context length is 4096 tokens.", None),
         (400, "The name of a tool exceeds the maximum length of 64.", None),

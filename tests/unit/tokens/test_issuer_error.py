@@ -332,6 +332,9 @@ def test_retry_after_in_seconds_or_as_a_date(headers, asked_s):
         (400, b'{"error":"invalid_request","error_description":"The scope llm.use is not allowed"}', "scope"),
         (403, b'{"message":"Unknown scope: llm"}', "scope"),
         (400, b'{"error":"unsupported_scope"}', "scope"),
+        (403, b'{"error":"insufficient_scope"}', "scope"),
+        (400, b'{"error":"invalid_request","error_description":"scope is required"}', "scope"),
+        (400, '{"code":40012,"msg":"scope 无效"}'.encode(), "scope"),
         (400, b'{"error":"invalid_resource","error_description":"AADSTS50001: Resource not provided"}', "extra scope"),
         (
             400,
