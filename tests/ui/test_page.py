@@ -18,7 +18,6 @@ from tests.ui import documents
 from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake
 
-
 VIEWS = {
     "overview": "#/",
     "requests": "#/requests",
