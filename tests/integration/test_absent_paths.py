@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatepass.server.inspection import stories
-from tests.integration.absent_paths import HAVING, LACKING, MORE, Case, bytes_of
+from tests.integration.absent_paths import HAVING, LACKING, MORE, Case, an_error, bytes_of
 from tests.integration.gateway import JSON, relaying
 from tests.integration.scripted import Dialogue, Send, reply
 from tests.unit.clock import DrivenClock
@@ -232,7 +232,14 @@ async def test_nothing_is_tried_without_learning_or_over_declared_protocols():
             assert await statuses(gp, upstream, {}, {}) == [(400, *NATIVE)] * 2
 
 
-@pytest.mark.parametrize("lacking", [*LACKING[:3], LACKING[5]])
+GET = [
+    Case(404, an_error("Invalid URL (GET PATH)")),  # OpenAI
+    Case(404, {"message": "Cannot GET PATH", "error": "Not Found", "statusCode": 404}),  # NestJS
+    Case(404, {"message": "Route GET:PATH not found", "error": "Not Found", "statusCode": 404}),  # Fastify
+]
+
+
+@pytest.mark.parametrize("lacking", [*LACKING[:3], LACKING[5], *GET])
 async def test_an_absent_list_of_models_is_reported_with_models(lacking):
     async with relaying([Send(bytes_of(lacking, "models"))], models={"*": {"upstream": "chat"}}) as (_, gp):
         answered = await gp.ask(None, "/v1/models", method="GET").answer()

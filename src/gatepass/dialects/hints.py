@@ -165,9 +165,7 @@ _NO = (
     r"(?: (?:was|is|found|matched|matches|exists|for|with|full|those values|this request)){0,4}:?"
 )
 _NOT = r"(?: (?:is|was|were|could|can|does))?(?: ?not|n't)(?: (?:be|yet|currently)){0,2}"
-OWN_PATH = (
-    r"[\"'`(]?(?:post\b:? ?)?(?:https?://[^\s/]{1,100})?(?:/|/?[\w.-]{1,40}/(?:[\w.-]{1,40}/){0,5})LAST/?[\"'`)]?"
-)
+OWN_PATH = r"[\"'`(]?(?:(?:get|post)\b:? ?)?(?:https?://[^\s/]{1,100})?(?:/|/?[\w.-]{1,40}/(?:[\w.-]{1,40}/){0,5})LAST/?[\"'`)]?"
 """The path of an operation, whose last part takes the place of `LAST`."""
 _NAMED = (
     rf"(?:(?:{_THING}[ :：]{{0,2}})?{OWN_PATH}(?: ?{_THING})?"
@@ -175,7 +173,7 @@ _NAMED = (
 )
 _OF_PATH = (
     rf"(?:requested )?(?:http )?(?:{_THING} ?)?{_NOT} ?(?:found|allowed|implemented|supported|available|exist)"
-    rf"|{_NO}(?: {OWN_PATH})?(?: for request \S{{1,99}})?|(?:cannot|can't) (?:post|find) {OWN_PATH}"
+    rf"|{_NO}(?: {OWN_PATH})?(?: for request \S{{1,99}})?|(?:cannot|can't) (?:get|post|find) {OWN_PATH}"
     rf"|(?:{_THING} )?{OWN_PATH}(?: {_THING})?(?:{_NOT} \w{{2,20}})?"
     r"|(?:该|此|请求的|当前)?(?:接口|路径|地址|资源|页面|路由|方法)(?:地址|路径)?(?:不存在|未找到|不支持|未实现)"
 )
