@@ -259,7 +259,7 @@ class _Names:
 
     def points(self, sentence: str, number: int) -> Iterator[Point]:
         """Yield what `sentence` names, in its order."""
-        words, at, count, last = list(re.finditer(_NAME, sentence)), 0, 0, len(sentence)
+        words, at, count = list(re.finditer(_NAME, sentence)), 0, 0
         listed = re.search(_LISTS, sentence)
         while at < len(words) and count < MOST_MENTIONS:
             if self._begins.isdisjoint(map(squashed, _STEP.findall(words[at][0]))):
@@ -277,10 +277,9 @@ class _Names:
                 before = before.rstrip()
                 is_marked = re.search(_MARKED, before) or (not before[-1:].isalpha() and re.match(_MARKS, after))
                 is_listed = listed is not None and start > listed.start()
-                is_everyday = spelled.lower() in _EVERYDAY and not is_marked
-                if not (is_everyday and sentence[last:start].isspace()):  # else of the one before: `thinking type`
-                    yield from (Point(path, number, start, end, is_listed or is_everyday, spelled) for path in paths)
-                count, last = count + 1, end
+                is_weak = is_listed or (spelled.lower() in _EVERYDAY and not is_marked)
+                yield from (Point(path, number, start, end, is_weak, spelled) for path in paths)
+                count += 1
                 break
             at += size
 

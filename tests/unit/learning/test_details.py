@@ -85,6 +85,11 @@ FORMS: dict[str, Any] = {
         f" {LINK}/extra_forbidden\n  Value error, {ROOT} [type=value_error, input_value={{'model_type': 'b...1}},"
         f" input_type=dict]\n    For further information visit {LINK}/model_type"
     ),
+    "pydantic, a union": openai(
+        f"2 validation errors for Thinking\nseed.list[union[Thinking,str]]\n  Extra inputs are not permitted"
+        f" [type=extra_forbidden, input_value=1, input_type=int]\n  Value error, {ROOT} [type=value_error,"
+        " input_value={'model_type': 1}, input_type=dict]"
+    ),
     "pydantic, errors()": openai(in_python(*NEW)),
     "pydantic, json()": openai(json.dumps(NEW)),
     "pydantic, json() behind words": openai(f"Invalid request: {json.dumps(NEW)}"),
