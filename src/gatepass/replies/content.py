@@ -68,24 +68,14 @@ _INLINE = _RAW | {"a", "abbr", "b", "code", "em", "font", "i", "small", "span", 
 """Elements that end no line."""
 _HIDDEN = r"(?i)\shidden(?=[\s=/]|\Z)|\bstyle\s*=.{0,99}?(?:display|visibility)\s*:\s*(?:none|hidden)"
 _PHRASES = " ".join(status.phrase for status in HTTPStatus if status >= 400 and status.name != "IM_A_TEAPOT").lower()
-_NO_REASONS = frozenset(re.findall(r"[a-z]+", _PHRASES)) | {
-    *(
-        "http",
-        "https",
-        "status",
-        "error",
-        "errors",
-        "code",
-        "page",
-        "oops",
-        "temporarily",
-        "authorization",
-        "time",
-        "out",
-    ),
-    *("entity", "payload", "错误", "出错了", "nginx", "openresty", "apache", "haproxy", "squid", "tinyproxy", "envoy"),
-    *("varnish", "kong", "cloudflare", "cloudfront", "akamai", "tomcat", "jetty", "iis", "traefik", "caddy"),
-}
+_NO_REASONS = frozenset(
+    re.findall(
+        r"[^\W\d_]+",
+        f"{_PHRASES} http https status error errors code page oops temporarily authorization time out entity"
+        " payload nginx openresty apache haproxy squid tinyproxy envoy varnish kong cloudflare cloudfront akamai tomcat"
+        " jetty iis traefik caddy 错误 出错了",
+    )
+)
 """Words of a title or a line that repeat the status or name a product."""
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")

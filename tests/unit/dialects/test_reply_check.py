@@ -85,7 +85,7 @@ def login_page(status, answered):
     message = (
         f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON,'
         " probably a login page or a portal. Check that upstreams.chat.base_url is the address of the API, and that its"
-        " credential is right."
+        " credential is right. If it worked before, send the page's title to the owner of the upstream."
     )
     return error_fields(UpstreamHtml, status, "upstream_html", message)
 
