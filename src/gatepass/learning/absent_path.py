@@ -67,7 +67,5 @@ def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -
     if named - {last}:
         return False
     sent = (*refusal.sent.texts, *values, *call.operation.request_headers)
-    words = {word.rstrip(".:") for word in re.findall(r"\w[\w.:/@-]{2,199}", message)}
-    is_quoting = not words.isdisjoint(one for one in sent if re.search(r"[\d_/-]", one))
-    is_quoting = is_quoting or any(len(one) > 5 and not one.isalpha() and one in message for one in refusal.sent.short)
+    is_quoting = any(len(one.strip()) > 3 and not one.isalpha() and one in text for one in sent)
     return not is_quoting and not refusal.quotes.have_words_of(text)
