@@ -176,6 +176,14 @@ async def test_after_a_chat_that_fails_the_next_request_begins_as_one_only_if_th
         assert [one[1:] for one in await statuses(gp, upstream, {})] == [NATIVE if is_failed else ALONE]
 
 
+async def test_what_no_chat_serves_is_refused_with_what_the_upstream_has():
+    async with relaying(answer=Upstream()) as (_, gp):
+        for path, status in (("/v1/responses", 200), ("/v1/responses/compact", 404)):
+            answered = await gp.ask({"model": "m", **BODIES["responses"]}, path, headers=HEADERS).answer()
+            assert answered.status == status
+    assert "has no /responses/compact: it has chat alone" in answered.json()["error"]["message"]
+
+
 async def test_a_stored_rule_rests_after_the_upstream_lost_its_chats():
     played, clock = Upstream(), DrivenClock()
     async with relaying(answer=played, clock=clock) as (upstream, gp):

@@ -284,7 +284,7 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     is_spoken = protocol.family in ("", *target.protocols) if target.protocols is not None else not _is_learned(attempt)
     if not is_spoken or has_begun:
         if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
-            spoken = ", ".join(sorted(target.protocols or ()))
+            spoken = ", ".join(sorted(target.protocols or (CHAT.family,)))
             lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
             way = COMPACTION if call.operation.protocol == "compact" else Advice()
             cause = (
