@@ -24,7 +24,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden newcomer e2e e2e-setup hosts e2e-prometheus e2e-system \
-  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos vllm rolls chart-rolls tls-scan store-faults properties mutants fuzz pythons \
+  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos vllm litellm rolls chart-rolls tls-scan store-faults properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -263,9 +263,18 @@ fuzz: setup ## Ten minutes of mutated streams through validation, repair and agg
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-campaigns: setup ## 30 s of the fuzzers by one seed, and a real vLLM where `make vllm` installed one
+campaigns: setup ## 30 s of the fuzzers by one seed, and a real vLLM and LiteLLM where their targets installed one
 	$(BIN)/python -m tests.fuzz --target all --runs 10000 --seed 1795182408 $(FUZZ)
 	$(if $(wildcard .vllm/.ready),$(BIN)/python -m tests.stress.vllm .vllm)
+	$(if $(wildcard .litellm/.ready),$(BIN)/python -m tests.stress.litellm .litellm)
+
+litellm: setup .litellm/.ready ## A real LiteLLM between gatepass and a scripted provider; installs 608 MB in .litellm, four minutes
+	$(BIN)/python -m tests.stress.litellm .litellm
+
+.litellm/.ready: tests/e2e/requirements-litellm-proxy.txt
+	$(PYTHON) -m venv .litellm
+	.litellm/bin/pip install --quiet --no-deps --require-hashes --only-binary :all: -r tests/e2e/requirements-litellm-proxy.txt
+	@touch $@
 
 vllm: setup .vllm/.ready ## A real vLLM behind gatepass, beside the same requests without it; installs 6 GB in .vllm, ten minutes
 	$(BIN)/python -m tests.stress.vllm .vllm $(VLLM)
@@ -313,4 +322,4 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 	@touch $@
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .site .axe .chart .tls-scan .release .vllm .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .site .axe .chart .tls-scan .release .vllm .litellm .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

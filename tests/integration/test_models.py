@@ -315,6 +315,11 @@ ELSEWHERE: dict[str, tuple[str, Any, tuple[Any, int]]] = {
         {**HELLO, "model": "nope", "max_tokens": 9},
         ({"error": {"message": "requested: 'nope', loaded: 'X'"}}, 400),
     ),
+    "a message, in Anthropic's form": (
+        "/v1/messages",
+        {**HELLO, "model": "nope", "max_tokens": 9},
+        ({"type": "error", "error": {"type": "not_found_error", "message": "No engine 'nope' is loaded"}}, 404),
+    ),
     "a text": (CHAT, {**HELLO, "model": "nope"}, (b"The deployment nope was never started.", 404)),
 }
 
@@ -327,3 +332,15 @@ async def test_a_name_that_the_list_lacks_is_told_over_every_api(where):
             answer = await gp.ask(body, path).answer()
             await refreshed(gp)
     assert "The upstream's list (3 names, 0 s old) lacks it." in answer.error["message"]
+    assert (answer.status, answer.error["hop"]) == (answers[1], "upstream:chat")
+
+
+@pytest.mark.parametrize("status, kind", [(400, "invalid_request_error"), (404, "not_found_error")])
+async def test_an_unknown_model_in_anthropics_form_is_told_with_its_setting(status, kind):
+    error = {"type": kind, "message": "anthropic_messages: Invalid model name passed in model=nope."}
+    async with relaying(answer=lacking(({"type": "error", "error": error}, status))) as (_, gp):
+        answer = await gp.ask({**HELLO, "model": "nope", "max_tokens": 9}, "/v1/messages").answer()
+    said = answer.error["message"]
+    assert (answer.status, answer.error["type"], answer.error["hop"]) == (status, kind, "upstream:chat")
+    assert said.startswith(error["message"])
+    assert "models.nope.name" in said

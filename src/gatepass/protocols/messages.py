@@ -128,7 +128,8 @@ class Messages(_OfAnthropic):
         if not isinstance(error, UpstreamErrorReply):
             return 400
         said = error.message if error.error_body is None else error.error_body.message
-        return 404 if error.original or is_about_model(error.upstream_code, said) else 400
+        is_of_model = error.case in ("unknown_model", "renamed_model") or is_about_model(error.upstream_code, said)
+        return 404 if error.original or is_of_model else 400
 
     def overflow_mark(self, message: str, room: tuple[int, int, int] | None) -> str:
         if any(known in message for known in _KNOWN_AS_TOO_LONG):

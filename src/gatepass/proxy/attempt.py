@@ -651,7 +651,7 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
             route = attempt.state.declared.route_setting(call.operation.configured_as, call.model)
             if hint := model_hint(call.model, shown, target.model, route, call.operation.name):
                 shown.advice, shown.case, shown.setting = hint[:3]
-                shown.cause = f"{sentence(shown.cause)} {hint.cause}"
+                shown.cause, shown.original = f"{sentence(shown.cause)} {hint.cause}", b""
         if isinstance(shown, UpstreamErrorReply) and attempt.normalized is not None:
             upstream_call.name_tool(shown, attempt, attempt.normalized)
     leave_target(attempt)

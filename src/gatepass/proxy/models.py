@@ -169,6 +169,7 @@ class ModelCatalog:
         route = self.state.declared.route_setting(call.operation.configured_as, call.model)
         remedy = unknown_model(call.model, error.hop, target.model, route, call.operation.name)
         error.advice, error.case, error.setting, cause = remedy
+        error.original = b""  # else the client would not read it
         # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
         listed = counted(len(names), "name") if len(names) < 100 else "more than 99 names"
         age = span(min(self.state.clock.now() - one.fetched_s, 99 * 86_400))
