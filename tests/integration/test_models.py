@@ -335,7 +335,7 @@ async def test_a_name_that_the_list_lacks_is_told_over_every_api(where):
     assert (answer.status, answer.error["hop"]) == (answers[1], "upstream:chat")
 
 
-@pytest.mark.parametrize("status, kind", [(400, "invalid_request_error"), (404, "not_found_error")])
+@pytest.mark.parametrize(("status", "kind"), [(400, "invalid_request_error"), (404, "not_found_error")])
 async def test_an_unknown_model_in_anthropics_form_is_told_with_its_setting(status, kind):
     error = {"type": kind, "message": "anthropic_messages: Invalid model name passed in model=nope."}
     async with relaying(answer=lacking(({"type": "error", "error": error}, status))) as (_, gp):
