@@ -268,7 +268,7 @@ campaigns: setup ## 30 s of the fuzzers by one seed, and a real vLLM and LiteLLM
 	$(if $(wildcard .vllm/.ready),$(BIN)/python -m tests.stress.vllm .vllm)
 	$(if $(wildcard .litellm/.ready),$(BIN)/python -m tests.stress.litellm .litellm)
 
-litellm: setup .litellm/.ready ## A real LiteLLM between gatepass and a scripted provider; installs 608 MB in .litellm, four minutes
+litellm: setup .litellm/.ready ## A real LiteLLM between gatepass and a scripted provider; installs 760 MB in .litellm, four minutes
 	$(BIN)/python -m tests.stress.litellm .litellm
 
 .litellm/.ready: tests/e2e/requirements-litellm-proxy.txt
