@@ -407,8 +407,10 @@ class EventStream:
 
     def _in_this_turn(self, run: bytes) -> bytes:
         """Return the first events of `run` for which this turn has lines left, and keep the others in `waiting`."""
-        run = self._separated(run)
         lines = count_lines(run)
+        if lines != 2 * run.count(b"\n\n"):  # else there is a blank line behind each line
+            run = self._separated(run)
+            lines = count_lines(run)
         if lines <= self._lines_left:
             self._lines_left -= lines
             return run
