@@ -316,7 +316,7 @@ def no_row(token: Token, entry: JwtIssuer) -> NotAllowed:
     """Return the error for a verified token that meets no row."""
     claims, kinds = token.claims, {str: "a text", list: "a list", type(None): "absent"}
     looked = {row.claim: _claim(claims, row.claim) for row in entry.callers}
-    came = [f"{name} ({kinds.get(type(value), 'another type')})" for name, value in looked.items()]
+    came = [f"{_shown(name)} ({kinds.get(type(value), 'another type')})" for name, value in looked.items()]
     whole = next((row.claim for row in entry.callers if is_of_words(looked[row.claim], row)), None)
     has_overage = ("hasgroups" in claims or "_claim_names" in claims) and "groups" in looked
     case = "entra_groups" if has_overage else "one_text" if whole else ""
@@ -325,7 +325,7 @@ def no_row(token: Token, entry: JwtIssuer) -> NotAllowed:
     return NotAllowed(
         "no_caller_row",
         f"The token of {_shown(token.issuer)} meets no row of access.jwt[].callers. gatepass looked at"
-        f" {_listed(came, 'and')}.{why}",
+        f" {_joined(came, 'and')}.{why}",
         case=case,
         advice=str(Advice(case or "no_caller_row", names)),
     )
@@ -377,8 +377,12 @@ def span_text(seconds: float) -> str:
     return f"{seconds / span_s:.0f} {unit}"
 
 
-def _listed(names: Sequence[str], word: str = "or") -> str:
-    return f" {word} ".join([*map(_shown, names[:5]), *["others"] * (len(names) > 5)])
+def _listed(names: Sequence[str]) -> str:
+    return _joined([*map(_shown, names[:6])], "or")
+
+
+def _joined(shown: Sequence[str], word: str) -> str:
+    return f" {word} ".join([*shown[:5], *["others"] * (len(shown) > 5)])
 
 
 def _shown(value: Any) -> str:
