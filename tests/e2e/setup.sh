@@ -45,7 +45,7 @@ python_packages() {
 node_packages() {
     mkdir -p "$1"
     cp "$2" "$3" "$1"
-    (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
+    (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --fetch-retries 6 --loglevel=error)
 }
 
 node_runtime() {
