@@ -195,7 +195,8 @@ def says_no_path(error_body: UpstreamErrorBody, status: int, path: str = "") -> 
     """
     if (error_body.param or "").strip().lower() not in NO_PARAMS or (error_body.code or "").lower() in FINAL_CODES:
         return False
-    texts = rf"{_OF_PATH}|{_OF_NAME}" if status in ABSENT else _OF_NAME if status in (400, 500) else r"(?!)"
+    is_named = status in (400, 500) and path != ""
+    texts = rf"{_OF_PATH}|{_OF_NAME}" if status in ABSENT else _OF_NAME if is_named else r"(?!)"
     last = re.escape(path.partition("{")[0].strip("/")) or r"[\w.-]{1,40}"
     begins = rf"(?i)(?:{_RELAYED}){{0,3}}(?:http )?(?:40[045]|50[01])?[ :-]{{0,3}}(?:(?:the|this) )?"
     ends = r"(?: (?:(?:on|by|at|in|for) (?:this|the|that|provider|channel)|by|on)(?: [\w.-]{1,40}){0,4})?"

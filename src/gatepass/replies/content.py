@@ -12,14 +12,14 @@ from contextlib import suppress
 from enum import StrEnum
 from html import unescape
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from gatepass.errors import sentence
 from gatepass.json_body import BOM, OBJECT, decoded, json_value, lenient_value
 from gatepass.replies import error_body
-from gatepass.types import Headers, header
+from gatepass.types import Headers, Hidden, header
 
 BLANKS = b" \t\r\n"
 WHOLE_BYTES = 256 * 1024
@@ -149,7 +149,7 @@ def title_of(page: str) -> str | None:
     return found[1] if found and found[1].strip() else None
 
 
-class Page(NamedTuple):
+class Page(Hidden, msgspec.Struct, frozen=True):
     """What an HTML page says, masked: its title, and its text with a line for each block that gives a reason."""
 
     title: str

@@ -411,7 +411,7 @@ def test_an_mcp_server_has_actions_of_its_own():
         ("no_version", "rerank", "", ["correct `upstreams.b.base_url`", "set `operations.rerank.upstream`"]),
         ("no_api", "responses", "", ["`upstreams.b.protocols: [chat]`", "set `operations.responses.upstream`"]),
         ("no_api_version", "messages", "models.m.upstream", ["`upstreams.b.base_url`", "set `models.m.upstream`"]),
-        ("no_chat", "messages", "", ["Correct `upstreams.b.base_url`: gatepass sent a chat"]),
+        ("no_chat", "messages", "", ["Correct `upstreams.b.base_url`: gatepass tried chat"]),
     ],
 )
 def test_the_action_for_a_path_that_is_missing_names_what_chose_the_upstream(case, operation, setting, named):
