@@ -22,7 +22,7 @@ from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
 
 ERROR_TEXT = "The gnomes are on strike."
 BUSY = "Rate limit reached (429): the server is unavailable, try again."
-"""A message that only the profile of RAGFlow changes in a stream."""
+"""Its own words, which only the profile of RAGFlow changes in a stream. gatepass says behind them whose limit it is."""
 
 SHAPES: dict[str, tuple[str, Any]] = {
     "openai": ("OpenAI", error(ERROR_TEXT)),
@@ -95,7 +95,8 @@ ROWS = (
         modes=STREAM)
       for name, (who, frame) in FRAMES.items()),
     Row(34, "midway-busy", "during a stream: a rate limit, in the upstream's words",
-        error_midstream(error(BUSY, code="429", kind="requests")), Failure(message=BUSY), modes=STREAM),
+        error_midstream(error(BUSY, code="429", kind="requests")),
+        Failure(message=f"{BUSY} The upstream 'main' sets this limit, not gatepass."), modes=STREAM),
     Row(35, "limited-day", "429, `retry after 86400 seconds` in the text",
         rate_limited("Rate limit is exceeded. Please retry after 86400 seconds."),
         Failure((429,), words="86400", retry_after="86400", should_retry="false")),
