@@ -95,7 +95,7 @@ def served(relayed: Asking, path: str, body: dict[str, Any]) -> list[int]:
     """Return the statuses until LiteLLM has the model in service again."""
     statuses, ends_s = [relayed(path, body)[0]], time.monotonic() + OUT_OF_SERVICE_S
     while statuses[-1] == 429 and time.monotonic() < ends_s:
-        time.sleep(0.5)
+        time.sleep(0.5)  # the pace of a client: LiteLLM tells nobody when its pause ends
         statuses.append(relayed(path, body)[0])
     return statuses
 

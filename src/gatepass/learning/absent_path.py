@@ -34,8 +34,8 @@ _NOUNS = frozenset(("tool", "stream", "thinking", "token", "role"))
 def lacks_path(error: UpstreamErrorReply, call: Call, models: Collection[str]) -> bool:
     """Whether `error`, the answer to `call`, means that the upstream lacks the path of the operation.
 
-    Any 404, 405 or 501 means it that speaks of nothing in the request, such as a model, one of `models` or a member,
-    and quotes none of it; a 400 or 500 only by its words. It compares up to 1.5 MB, so it may run in a thread.
+    A 404, 405 or 501 means it, unless it speaks of something in the request (a model, one of `models`, a member) or
+    quotes it. A 400 or 500 means it only by its words. It compares up to 1.5 MB, so it may run in a thread.
     """
     body, status, path = error.error_body, error.http_status, call.operation.path
     is_told = body is not None and says_no_path(body, status, path)
