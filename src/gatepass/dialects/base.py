@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -98,40 +99,40 @@ class ResponseHeaders:
     secret in its value.
     """
 
-    __slots__ = ("_holds", "_is_relayed", "_names", "_prefixes")
+    __slots__ = ("_holds", "_names", "_places", "_prefixes")
 
     def __init__(self, holds: Callable[[str], bool] = lambda _: False, *, is_of_mcp: bool = False) -> None:
         self._holds = holds
         self._names = RELAYED | MCP_RELAYED if is_of_mcp else RELAYED
         self._prefixes = (*RELAYED_PREFIXES, *MCP_RELAYED_PREFIXES) if is_of_mcp else RELAYED_PREFIXES
-        self._is_relayed = lru_cache(maxsize=1024)(self._is_listed)  # an upstream sends the same few names each time
+        self._places = lru_cache(maxsize=64)(self._places_of)  # an upstream sends the same few names each time
 
     def select(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the fields of a reply that are relayed, with one content type."""
-        kinds: list[bytes] = []
-        kept: list[tuple[bytes, bytes]] = []
-        is_relayed = self._is_relayed
-        names_fields = False
-        for field in headers:
-            name = field[0]
-            if name == b"content-type":
-                kinds.append(field[1])
-            elif name == b"connection":
-                names_fields = names_fields or field not in USUAL_CONNECTION
-            elif is_relayed(name):
-                kept.append(field)
+        names, values = zip(*headers, strict=True) if headers else ((), ())
+        are_kept, kinds_at, connections_at = self._places(names)
+        kept, names_fields = [*compress(headers, are_kept)], False
+        for at in connections_at:
+            names_fields = names_fields or headers[at] not in USUAL_CONNECTION
         if names_fields:
             named = named_by_connection(headers)
             kept = [field for field in kept if field[0] not in named]
-        if kept and self._holds(_SEPARATOR.join([value for _, value in kept]).decode("latin-1")):
+        if kept and self._holds(_SEPARATOR.join(compress(values, are_kept)).decode("latin-1")):
             kept = [field for field in kept if not self._holds(field[1].decode("latin-1"))]
-        if kinds:
-            kind = kinds[0]
-            if len(kinds) > 1:
+        if kinds_at:
+            kind = values[kinds_at[0]]
+            if len(kinds_at) > 1:
+                kinds = (values[at] for at in kinds_at)
                 kind = next((one for one in kinds if one.strip().lower().startswith(b"text/event-stream")), kind)
             if kind in _USUAL_KINDS or not self._holds(kind.decode("latin-1")):
                 kept.insert(0, (b"content-type", kind))
         return kept
+
+    def _places_of(self, names: tuple[bytes, ...]) -> tuple[list[bool], list[int], list[int]]:
+        """Return for each of `names` whether its field is relayed, and where `content-type` and `connection` are."""
+        kinds_at = [at for at, name in enumerate(names) if name == b"content-type"]
+        connections_at = [at for at, name in enumerate(names) if name == b"connection"]
+        return [at not in kinds_at and self._is_listed(name) for at, name in enumerate(names)], kinds_at, connections_at
 
     def _is_listed(self, name: bytes) -> bool:
         # a proxy that maps `_` to `-` would take it for another field (CVE-2025-64484)

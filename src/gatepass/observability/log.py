@@ -161,7 +161,7 @@ class LogListener(QueueListener):
         if self._put_chars - self._taken_chars + len(line) > QUEUE_CHARS:
             self._unqueued += 1
             return
-        if count := self.dropped - self._reported:
+        if count := self._unqueued + self._unwritten - self._reported:  # `dropped`, without a call for each line
             self._reported += count
             head = self._line.head(logging.WARNING, "log_lines_dropped")
             line = f"{self._line.format_event(time.time(), head, {'count': count})}\n{line}"

@@ -38,7 +38,7 @@ from gatepass.fair_queue import FairQueue
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
-from gatepass.learning.learned_rule import LearnedRuleRecord
+from gatepass.learning.learned_rule import LearnedRuleRecord, RuleScope
 from gatepass.learning.memory import Memory
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import DeclaredModels
@@ -111,7 +111,7 @@ class Place(asyncio.Event):
         self._abort()
 
 
-class Accepted(msgspec.Struct, frozen=True, gc=False):
+class Accepted(msgspec.Struct, gc=False):
     """The last request for a model that the upstream answered without an error."""
 
     token: Token | None
@@ -121,8 +121,8 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The holder of its token, or what adds the headers."""
     at_s: float
     model: str
-    caller: str
-    """The client's names."""
+    """As the client named it."""
+    scope: RuleScope
 
 
 MOST_ACCEPTED = 100

@@ -108,7 +108,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base, context.admitted)
     last = state.declared.last_rules(normalized.operation.configured_as, call.model)
-    if rules := (*upstream.dialect.rules, *last):
+    if rules := upstream.dialect.rules + last:
         normalized = await normalize_large(normalized, target, rules, threads)
     attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
     if is_streamed:  # a learned rule may have made the request one for a whole reply
@@ -143,23 +143,32 @@ def succeeded(attempt: Attempt) -> None:
     if attempt.failover is not None:
         attempt.failover.answered(attempt.state.clock.now())
     model, holder, accepted = attempt.target.model or call.model, upstream.holder, upstream.state.accepted
-    is_confirmed = False
-    if holder is not None and token is not None and sent is not None:
-        known = accepted.get(model)
-        is_confirmed = known is not None and known.is_confirmed and known.token is token  # as after nearly each request
-        is_confirmed = is_confirmed or holder.confirm(token, attempt.user(), sent.sent_s or 0.0)
-    if len(model) <= MODEL_CHARS:
-        credential, at_s = holder or upstream.injector, attempt.waits_since_s or attempt.record.began_s
-        accepted[model] = Accepted(token, is_confirmed, credential, at_s, call.model, call.caller)
-        if len(accepted) > MOST_ACCEPTED:
-            del accepted[next(iter(accepted))]
+    credential, known = holder or upstream.injector, accepted.get(model)
+    is_confirmed = known is not None and known.token is token and known.is_confirmed
+    if (
+        known is not None
+        and (is_confirmed or holder is None)
+        and known.credential is credential
+        and known.scope.owner == call.caller
+        and known.scope.operation == call.operation.name
+        and known.model == call.model
+    ):  # as after nearly each request
+        known.at_s, scope = attempt.waits_since_s, known.scope
+    else:
+        scope = _scope(attempt, call)
+        if not is_confirmed and holder is not None and token is not None and sent is not None:
+            is_confirmed = holder.confirm(token, attempt.user(), sent.sent_s or 0.0)
+        if len(model) <= MODEL_CHARS:
+            accepted[model] = Accepted(token, is_confirmed, credential, attempt.waits_since_s, call.model, scope)
+            if len(accepted) > MOST_ACCEPTED:
+                del accepted[next(iter(accepted))]
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
     if call.body and "stream" in call.operation.members:
         if attempt.chat is not None:
             _note_served_by_chat(attempt)
         elif (last := attempt.normalized) is not None:
-            upstream.state.learned.note_served(_scope(attempt, call), attempt.waits_since_s, is_stream=last.stream)
+            upstream.state.learned.note_served(scope, attempt.waits_since_s, is_stream=last.stream)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
 

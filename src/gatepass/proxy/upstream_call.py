@@ -266,7 +266,7 @@ def accepted_before(attempt: Attempt, error: GatepassError, caller: Caller) -> s
     if not known:
         return ""
     is_configured = attempt.state.routes.configured_name
-    shown = [one for one in known if one.caller == call.caller or is_configured(one.model) == one.model]
+    shown = [one for one in known if one.scope.owner == call.caller or is_configured(one.model) == one.model]
     # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
     shown = [one for one in shown if may_use(caller, one.model) and not re.search(r"\d{3}", one.model)]
     last = max(shown or known, key=lambda one: one.at_s)

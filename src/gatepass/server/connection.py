@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 
 from gatepass.config.advice import with_variable
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
-from gatepass.http_client.connection import WriteBatcher
+from gatepass.http_client.connection import Deadline, WriteBatcher
 from gatepass.http_client.loop_turns import SMALL_READ_BYTES, LoopTurns
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.in_flight import InFlightRequests
@@ -114,12 +114,12 @@ class ReceiveTimeouts:
     While a complete request is served, no input is awaited. A deadline that passes then has no effect.
     """
 
-    __slots__ = ("_awaited", "_body_since_s", "_loop", "_passed", "_timer", "idle_timeout_s")
+    __slots__ = ("_awaited", "_body_since_s", "_deadline", "_loop", "idle_timeout_s")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], idle_timeout_s: float) -> None:
         self._loop = loop
-        self._passed = passed
-        self._timer = loop.call_later(RECEIVE_S, passed)
+        self._deadline = Deadline(loop, passed)
+        self._deadline.set(RECEIVE_S)
         self._body_since_s = 0.0
         """When the connection began to wait for the current body."""
         self.idle_timeout_s = idle_timeout_s
@@ -155,8 +155,7 @@ class ReceiveTimeouts:
 
     def start(self, awaited: AwaitedInput | None, bound_s: float) -> None:
         self._awaited = awaited
-        self._timer.cancel()
-        self._timer = self._loop.call_later(bound_s, self._passed)
+        self._deadline.set(bound_s)
 
     def clear(self) -> None:
         """Wait for nothing. The next input has its full time."""
@@ -167,7 +166,7 @@ class ReceiveTimeouts:
         if is_idle:
             # counted from the begin of the wait: a connection that has been idle for long closes at once
             granted_s = self.idle_timeout_s if self._awaited is AwaitedInput.NEXT else RECEIVE_S
-            left_s = self._timer.when() - self._loop.time()
+            left_s = self._deadline.at_s - self._loop.time()
             self.start(self._awaited, max(0.0, left_s - granted_s + DRAIN_IDLE_S))
         self.idle_timeout_s = DRAIN_IDLE_S
 
@@ -177,8 +176,7 @@ class ReceiveTimeouts:
         return awaited
 
     def close(self) -> None:
-        self._timer.cancel()
-        self._passed = lambda: None  # break the reference cycle
+        self._deadline.close()
 
 
 Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]

@@ -159,8 +159,9 @@ def read_good(body: bytes) -> GoodReply | None:
         return GoodReply(text)
     of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
     stated = None if of_prompt is None else of_prompt.cached_tokens
-    counts = (stated, usage.prompt_cache_hit_tokens, usage.cached_tokens)
-    cached = next((count for count in counts if count is not None), None)
+    for cached in (stated, usage.prompt_cache_hit_tokens, usage.cached_tokens):
+        if cached is not None:
+            break
     reasoning = None if of_completion is None else of_completion.reasoning_tokens
     return GoodReply(text, Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 
