@@ -210,12 +210,12 @@ def _find(word: bytes, body: bytes, at: int = 0) -> int:
     return -1 if found is None else found.start()
 
 
-def _has_bare(body: bytes) -> bool:
+def _has_bare(text: bytes) -> bool:
     """Search in pieces, between which other threads run."""
-    if (first := body.find(b'"image_url"')) < 0:
+    if (first := text.find(b'"image_url"')) < 0:
         return False
-    ends = [(at, at + CHECKED_BYTES + HEAD_BYTES) for at in range(first, len(body), CHECKED_BYTES)]
-    return any(_BARE.search(body, *end) is not None for end in ends)
+    ends = [(at, at + CHECKED_BYTES + HEAD_BYTES) for at in range(first, len(text), CHECKED_BYTES)]
+    return any(_BARE.search(text, *end) is not None for end in ends)
 
 
 class Images:
@@ -238,13 +238,13 @@ class Images:
         del target
         top_images = _parts(draft.top, "images")
         has_changed = draft.top.drop("images")
-        messages = draft.top.array("messages")
+        text, messages = draft.top.text("messages") or b"", draft.top.array("messages")
         # RAGFlow means the last question (see Images).
         last_user = None if messages is None or not top_images else _last_user(messages)
         if top_images and last_user is None:
             raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
         count = 0
-        for index, message in [] if messages is None else _opened(draft, messages, last_user):
+        for index, message in [] if messages is None else _opened(text, messages, last_user):
             where = f"messages[{index}].images"
             own = _parts(message, where)
             if own and message.string("role") != "user":
@@ -255,7 +255,8 @@ class Images:
             if images := [*own, *(top_images if index == last_user else ())]:
                 _add_parts(message, images, f"messages[{index}].content")
                 count += len(images)
-        bare = sum(map(_complete_urls, draft.messages)) if _has_bare(draft.call.body) else 0
+        # not in the whole body, which may have megabytes of `images`
+        bare = sum(map(_complete_urls, draft.messages)) if _has_bare(text) else 0
         if has_changed or bare:
             draft.adapted = (*draft.adapted, f"images={count + bare}")
 
@@ -272,10 +273,10 @@ def _complete_urls(message: ObjectDraft) -> int:
     return count
 
 
-def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
-    """Return the last message of the user and those with `images`, which are few of a long chat."""
+def _opened(text: bytes, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
+    """Return the last message of the user and those with `images`, which are few of a long chat, of the JSON `text`."""
     indexes = [] if last_user is None else [last_user]
-    if WORD in (draft.top.text("messages") or b""):
+    if WORD in text:
         indexes = [at for at in range(len(messages)) if at == last_user or WORD in messages.text(at)]
     return [(at, message) for at in indexes if (message := messages[at].object) is not None]
 
