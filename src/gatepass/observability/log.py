@@ -11,7 +11,7 @@ import time
 import traceback
 from contextlib import suppress
 from logging.handlers import QueueListener
-from math import floor
+from math import floor, isfinite
 from queue import SimpleQueue
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ _LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "err
 _MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
 """Prepared endings of a time."""
 _JSON = msgspec.json.Encoder(enc_hook=str)
+_JSON_TEXT = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 def _json_head(level: str, event: str) -> str:
@@ -58,10 +59,11 @@ def _json_fields(fields: Fields) -> str:
 def _text_fields(fields: Fields, prefix: str = "") -> str:
     """Write nested fields as `usage.total_tokens=3`. Names are quoted like values, so that none can fake another."""
     named = {f"{prefix}{_plain(name)}": value for name, value in listed(fields).items()}
-    return "".join(
+    texts = [
         _text_fields(value, f"{name}.") if isinstance(value, dict) else f" {name}={_plain(value)}"
         for name, value in named.items()
-    )
+    ]
+    return "".join(texts)
 
 
 _STYLES = {"json": ('{"ts":"', _json_head, _json_fields), "text": ("", " {:<7} {}".format, _text_fields)}
@@ -112,11 +114,14 @@ def listed(fields: Fields) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
+    kind = type(value)
+    if kind is int or (kind is float and isfinite(value)):  # what `encode` would return
+        return repr(value)
+    if kind is not str and isinstance(value, list | tuple):
         value = ",".join(map(str, value))
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else _JSON_TEXT.encode(value)
     if text.isprintable():
-        return json.dumps(text, ensure_ascii=False) if any(char in text for char in ' "=') else text
+        return _JSON_TEXT.encode(text) if " " in text or '"' in text or "=" in text else text
     return json.dumps(text)  # in ASCII, because a path may hold control sequences for a terminal
 
 

@@ -1,11 +1,13 @@
 import io
 import json
 import logging
+import math
 import os
 import select
 import threading
 import time
 from contextlib import closing
+from http import HTTPStatus
 from itertools import product
 
 import pytest
@@ -81,6 +83,15 @@ def test_no_line_controls_a_terminal(logged, style, odd):
         (
             {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}},
             "id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c",
+        ),
+        (
+            {"a": 1e22, "b": -0.0, "c": math.nan, "d": -math.inf, "e": 10**30},
+            "a=1e+22 b=-0.0 c=NaN d=-Infinity e=" + "1" + "0" * 30,
+        ),
+        ({"a": True, "b": HTTPStatus.OK, "c": [1, None, 0.5], "d": ("x y",)}, 'a=true b=200 c=1,None,0.5 d="x y"'),
+        (
+            {"a": "\\", "b": "é=", "c": "\ud800", "d": "", "e": b"x"},
+            r"""a=\ b="é=" c="\ud800" d= e="\"b'x'\"" """.strip(),
         ),
     ],
 )
