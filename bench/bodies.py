@@ -161,7 +161,7 @@ def embeddings(unit: bytes, count: int) -> bytes:
 
 def read(body: bytes, path: str) -> None:
     """Accept or refuse a request body, as the request path does."""
-    request = ClientRequest("id", "POST", path, b"", (), "127.0.0.1", 0.0)
+    request = ClientRequest("id", "POST", path, (), "127.0.0.1", 0.0)
     try:
         operation = match_operation("POST", path).operation
         call = PROTOCOLS[operation.protocol].parse(request, operation, body, "load")

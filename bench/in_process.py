@@ -8,14 +8,21 @@ and the loop's reads and writes are left out. The fastest of several batches is 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
+from pathlib import Path
 from typing import Any, TextIO
 
+import jwt
+import msgspec
 import uvloop
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 from uvicorn.config import Config as ServerConfig
 from uvicorn.server import ServerState
 
@@ -36,6 +43,8 @@ from gatepass.server.process import connection_context
 
 BATCHES, BATCH = 12, 150
 EVENTS = 400
+ROWS = 200
+"""Rows of the table of callers, of which the last one fits."""
 US_PER_S = 1_000_000
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nx-request-id: req-0123456789abcdef\r\n"
@@ -166,56 +175,92 @@ def create_state(upstream: Upstream, more: Mapping[str, Any]) -> AppState:
     )
     state = create_app_state(config)
     transport = Http1Transport(100, ssl.create_default_context(), upstream.dial)
-    return replace(state, upstreams={"mock": replace(state.upstreams["mock"], transport=transport)})
+    mock = msgspec.structs.replace(state.upstreams["mock"], transport=transport)
+    return msgspec.structs.replace(state, upstreams={"mock": mock})
 
 
-def request(name: str, path: str = CHAT, fields: str = "") -> bytes:
+def request(name: str, path: str = CHAT, fields: str = "", key: str = CLIENT_KEY) -> bytes:
     """Return a request with a body of BODIES and further header `fields`, each with its line end."""
     body = (BODIES / f"{name}.json").read_bytes()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: bench\r\naccept: application/json\r\n"
-        f"authorization: Bearer {CLIENT_KEY}\r\ncontent-type: application/json\r\n{fields}"
+        f"authorization: Bearer {key}\r\ncontent-type: application/json\r\n{fields}"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def least_us(client: Client, request_bytes: bytes, batch: int) -> float:
+async def least_us(client: Client, requests: Iterator[bytes], batch: int) -> float:
     """Return the CPU time of one request in µs, from the fastest of several batches."""
     best_s = float("inf")
     for _ in range(BATCHES):
         began_s = time.process_time()
         for _ in range(batch):
-            await client.ask(request_bytes)
+            await client.ask(next(requests))
         best_s = min(best_s, (time.process_time() - began_s) / batch)
     return best_s * US_PER_S
 
 
-async def connect(log: TextIO, upstream: Upstream | None = None, **more: Any) -> tuple[AppState, Upstream, Client]:
+async def connect(log: TextIO, upstream: Upstream | None = None, /, **more: Any) -> tuple[AppState, Upstream, Client]:
     """Return gatepass, an upstream and a client that are connected. `more` has blocks of the configuration."""
     upstream = upstream or Upstream()
     state = create_state(upstream, more)
-    configure("info", "json", state.redactor, log)
+    configure("info", state.config.log.format or "json", state.redactor, log)
     state.start()
     app = build_app(lambda: ApiEndpoint(state), state.config)
     client = Client(connection_context(app, ApiEndpoint(state)), ServerConfig(app))
     return state, upstream, client
 
 
+async def chat_us(log: TextIO, requests: Iterator[bytes], batch: int, /, **more: Any) -> float:
+    """Return µs for a small chat of a gatepass with the blocks `more` in its configuration."""
+    state, upstream, client = await connect(log, **more)
+    upstream.set_reply(REPLY)
+    us = await least_us(client, requests, batch)
+    await state.aclose()
+    return us
+
+
+def callers(folder: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
+    """Return the block `access` with a table of ROWS rows, and small chats that each send a new token."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key_set = folder / "keys.json"
+    key_set.write_text(json.dumps({"keys": [RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "1"}]}))
+    rows = [{"claim": "realm_access.roles", "contains": f"role-{row}", "name": f"team-{row}"} for row in range(ROWS)]
+    issuer, audience = "https://login.corp.example", "api://gatepass"
+    now_s = int(time.time())
+    claims = {"iss": issuer, "aud": audience, "sub": "user", "iat": now_s, "exp": now_s + 3600}
+    claims |= {"realm_access": {"roles": [f"role-{ROWS - 1}"]}}
+
+    def chats() -> Iterator[bytes]:
+        for number in range(BATCHES * (BATCH // 10)):
+            token = jwt.encode({**claims, "jti": str(number)}, key, "RS256", {"kid": "1", "typ": "at+jwt"})
+            yield request("chat", key=token)
+
+    entry = {"issuer": issuer, "audience": audience, "jwks_file": str(key_set), "callers": rows}
+    return {"jwt": [entry]}, iter([*chats()])
+
+
 async def measure(log: TextIO) -> dict[str, float]:
-    """Return µs for a small chat, for an embeddings reply, and for an event alone and in a piece of eight."""
+    """Return µs for small chats, for an embeddings reply, and for an event alone and in a piece of eight."""
     state, upstream, client = await connect(log)
     upstream.set_reply(REPLY)
-    found = {"small chat": await least_us(client, request("chat"), BATCH)}
+    found = {"small chat": await least_us(client, repeat(request("chat")), BATCH)}
     upstream.set_reply(VECTORS)
-    found["embeddings, 64 KB in, 340 KB out"] = await least_us(client, request("embeddings", EMBEDDINGS), BATCH // 10)
+    embeddings = repeat(request("embeddings", EMBEDDINGS))
+    found["embeddings, 64 KB in, 340 KB out"] = await least_us(client, embeddings, BATCH // 10)
     for joined in (1, 8):
         upstream.set_stream(8, joined)
-        few = await least_us(client, request("burst"), BATCH)
+        few = await least_us(client, repeat(request("burst")), BATCH)
         upstream.set_stream(8 + EVENTS, joined)
-        found[f"event, {joined} in a piece"] = (await least_us(client, request("burst"), BATCH // 10) - few) / EVENTS
+        many = await least_us(client, repeat(request("burst")), BATCH // 10)
+        found[f"event, {joined} in a piece"] = (many - few) / EVENTS
         found[f"stream of 8 events, {joined} in a piece"] = few
     await state.aclose()
+    found["small chat, log as text"] = await chat_us(log, repeat(request("chat")), BATCH, log={"format": "text"})
+    with tempfile.TemporaryDirectory() as folder:
+        access, chats = callers(Path(folder))
+        found[f"small chat, new token, {ROWS} rows"] = await chat_us(log, chats, BATCH // 10, access=access)
     return found
 
 
