@@ -272,7 +272,7 @@ def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
         what += " of Microsoft Graph" if found & GRAPH else ""
         raise _refused(f"{what}. gatepass expects {_listed(entry.audience)}.", case)
     for name, allowed in (entry.require or {}).items():
-        if (came := _claim(claims, name)) not in allowed:
+        if (came := _claim(claims, claim_path(name))) not in allowed:
             what = f"has {name} {_shown(came)}" if came is not None else f"has no claim {name}"
             raise _refused(f"The token {what}. gatepass expects {_listed(allowed)}.", "jwt_require")
 
@@ -309,13 +309,13 @@ def verify(token: Token, keys: KeySet, fetched: str) -> None:
 
 def row_of(token: Token, entry: JwtIssuer) -> int | None:
     """Return the first row of the table that a verified token meets, None for none."""
-    return next((at for at, row in enumerate(entry.callers) if _meets(_claim(token.claims, row.claim), row)), None)
+    return next((at for at, row in enumerate(entry.callers) if _meets(_claim(token.claims, row.path), row)), None)
 
 
 def no_row(token: Token, entry: JwtIssuer) -> NotAllowed:
     """Return the error for a verified token that meets no row."""
     claims, kinds = token.claims, {str: "a text", list: "a list", type(None): "absent"}
-    looked = {row.claim: _claim(claims, row.claim) for row in entry.callers}
+    looked = {row.claim: _claim(claims, row.path) for row in entry.callers}
     came = [f"{_shown(name)} ({kinds.get(type(value), 'another type')})" for name, value in looked.items()]
     whole = next((row.claim for row in entry.callers if is_of_words(looked[row.claim], row)), None)
     has_overage = ("hasgroups" in claims or "_claim_names" in claims) and "groups" in looked
@@ -340,7 +340,7 @@ def identity_of(token: Token, entry: JwtIssuer) -> str:
 
 def user_of(token: Token, row: CallerRow) -> str:
     """Return what the log and the page call the caller of a verified token, "" for nothing."""
-    named = None if row.name_from is None else _claim(token.claims, row.name_from)
+    named = None if row.name_from is None else _claim(token.claims, claim_path(row.name_from))
     return _printable(named[:MAX_USER_CHARS]) if isinstance(named, str) else ""
 
 
@@ -348,7 +348,7 @@ def _meets(value: Any, row: CallerRow) -> bool:
     if row.equals is not None:
         return isinstance(value, str) and value in row.equals
     if isinstance(value, str):
-        return row.contains in (value.split(" ") if claim_path(row.claim)[-1] in WORDS else (value,))
+        return row.contains in (value.split(" ") if row.path[-1] in WORDS else (value,))
     return isinstance(value, list) and row.contains in value
 
 
@@ -357,9 +357,9 @@ def is_of_words(value: Any, row: CallerRow) -> bool:
     return isinstance(value, str) and row.contains in value.split(" ")
 
 
-def _claim(claims: Mapping[str, Any], path: str) -> Any:
+def _claim(claims: Mapping[str, Any], path: Sequence[str]) -> Any:
     value: Any = claims
-    for step in claim_path(path):
+    for step in path:
         value = value.get(step) if isinstance(value, dict) else None
     return value
 

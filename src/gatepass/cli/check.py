@@ -203,7 +203,7 @@ def _row_lines(claims: Any, entry: JwtIssuer) -> Iterator[str]:
     from gatepass.auth.jwt_verdict import is_of_words
 
     for number, row in enumerate(entry.callers):
-        value = lookup(claims, claim_path(row.claim))
+        value = lookup(claims, row.path)
         came = "absent" if value is None else json.dumps(value, ensure_ascii=False)[:200]
         rule = f"contain {row.contains}" if row.equals is None else f"be the text {' or '.join(row.equals)}"
         came += "; for a list, write contains" if row.equals and isinstance(value, list) else ""

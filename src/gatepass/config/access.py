@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
@@ -538,6 +539,11 @@ class CallerRow(CallerSettings):
 
     Danger: The log then contains names of people.
     """
+
+    @cached_property
+    def path(self) -> tuple[str, ...]:
+        """The names in `claim`, split once: each new token is compared with every row."""
+        return claim_path(self.claim)
 
     def faults(self) -> Iterator[SettingFault]:
         if (self.equals is None) == (self.contains is None):

@@ -947,6 +947,12 @@ async def test_a_row_is_met_by_its_claim_alone(row):
     assert (told in error.message) == is_told
 
 
+def test_the_path_of_a_claim_is_split_once():
+    [row] = JwtIssuer.model_validate({**ENTRY, "callers": [{**ROW, "claim": r"a\.b.c"}]}).callers
+    assert row.path == ("a.b", "c")
+    assert row.path is row.path
+
+
 async def test_the_first_row_that_fits_applies():
     rows = [{"claim": "roles", "contains": one, "name": f"row-{one}"} for one in ("none", "b", "a")]
     assert (await caller(RSA.sign(claims(roles=["a", "b"])), {**ENTRY, "callers": rows})).name == "row-b"
