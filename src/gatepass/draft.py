@@ -203,13 +203,13 @@ class ObjectDraft:
         """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
         if len(new) == 1 and self.text(name) == new[0]:
             return False
-        self._members[name] = Value(new, self._opened, self._inner)
+        self._members[name] = msgspec.Raw(new[0]) if len(new) == 1 else Value(new, self._opened, self._inner)
         self.has_changed = True
         return True
 
     def put(self, name: str, new: bytes) -> None:
         """Set the member as `set` does, or add it before all others, without a change of the object."""
-        value = Value((new,), self._opened, self._inner)
+        value = msgspec.Raw(new)
         if name in self._members:
             self._members[name] = value
         else:
