@@ -1,9 +1,13 @@
 """JSON values, and the many texts that one value can be written as."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
+
+from gatepass.protocols.translation.chat_request import About, Dropped
 
 GAPS = st.sampled_from(["", "", "", " ", "\n", "\t \r\n"])
 NAMES = st.sampled_from(["a", "text", "model", "stream", "images", "drop_params", "é", "\\u0061", '"images"', "😀"])
@@ -43,3 +47,10 @@ def _string(draw: st.DrawFn, value: str, may_escape: bool) -> str:
         units = value.encode("utf-16-be")
         return '"' + "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2)) + '"'
     return json.dumps(value, ensure_ascii=style == 2)
+
+
+def chat_of(translate: Callable[..., Any], request: Any, dropped: Dropped | None = None) -> tuple[Any, About]:
+    """The chat that a translation makes of `request`, read, and what the answer needs."""
+    members = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in request.items()}
+    chat, about = translate(members, Dropped() if dropped is None else dropped)
+    return msgspec.json.decode(msgspec.json.encode(chat)), about

@@ -13,13 +13,14 @@ from gatepass.protocols.message_events import MessageAggregator
 from gatepass.protocols.responses import ResponseAggregator
 from gatepass.protocols.translation import answer_blocks
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
-from gatepass.protocols.translation.chat_request import About, Dropped, Tool
+from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
 from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.sse.choice_repair import FAILED
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
 from gatepass.sse.event_stream import EventStream
 from tests.memory import traced_memory
+from tests.unit.protocols.json_texts import chat_of
 from tests.unit.sse.peer import response_helper_reads, strict_events
 
 DONE = b"data: [DONE]\n\n"
@@ -283,8 +284,8 @@ def test_a_call_without_a_name_is_an_error_but_left_out_if_it_was_cut(answer):
     [("END", ("stop_sequence", "END")), *((one, ("end_turn", None)) for one in ("E", "stop", "", None, 7, ["END"]))],
 )
 def test_a_message_ends_with_a_stop_sequence_that_the_request_has(matched, expected):
-    _, about = chat_of_message(
-        {"messages": [{"role": "user", "content": "Hi"}], "stop_sequences": ["END", "\n\n"]}, Dropped()
+    _, about = chat_of(
+        chat_of_message, {"messages": [{"role": "user", "content": "Hi"}], "stop_sequences": ["END", "\n\n"]}
     )
     completion = a_completion({"content": "Hi"})
     completion["choices"][0]["stop_reason"] = matched

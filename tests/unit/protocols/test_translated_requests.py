@@ -5,13 +5,22 @@ import re
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatepass.errors import BodyTooComplex, InvalidRequest
 from gatepass.json_body import MOST_OPENED, SMALL_BYTES, members
 from gatepass.normalize.messages import client_id
 from gatepass.protocols.operations import CHAT_OPERATION
-from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
+from gatepass.protocols.translation.chat_request import (
+    MOST_NAME_CHARS,
+    Dropped,
+    Names,
+    chosen,
+    client_tool,
+    in_turns,
+    refused_part,
+)
 from gatepass.protocols.translation.message_translation import chat_of_message
 from gatepass.protocols.translation.response_translation import (
     MOST_NAMESPACE_CHARS,
@@ -20,8 +29,10 @@ from gatepass.protocols.translation.response_translation import (
     chat_of_response,
 )
 from gatepass.protocols.translation.translation import MESSAGES as MESSAGES_OVER_CHAT
+from gatepass.protocols.translation.translation import RESPONSES as RESPONSES_OVER_CHAT
 from gatepass.sse.chunk import EnvelopeDefaults, encode_event, json_text
 from tests.unit.normalize.calls import a_call
+from tests.unit.protocols.json_texts import chat_of
 
 Body = dict[str, Any]
 HI: Body = {"role": "user", "content": "Hi"}
@@ -238,7 +249,7 @@ def expected(chat: Any, notes: list[str]) -> tuple[Body, set[str]]:
 
 def translated(translate: Any, request: Body) -> tuple[Body, set[str]]:
     dropped = Dropped()
-    chat, _ = translate(request, dropped)
+    chat, _ = chat_of(translate, request, dropped)
     assert chat.pop("model") == "m"
     return chat, {entry.removeprefix("untranslated=") for entry in dropped.entries}
 
@@ -312,7 +323,7 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
 @pytest.mark.parametrize(("given", "param", "words"), MESSAGES_REFUSED.values(), ids=MESSAGES_REFUSED)
 def test_what_a_message_request_cannot_have_is_refused_by_name(given, param, words):
     with pytest.raises(InvalidRequest) as refused:
-        chat_of_message({"model": "m", "messages": [HI], **given}, Dropped())
+        chat_of(chat_of_message, {"model": "m", "messages": [HI], **given})
     assert (refused.value.param, words in refused.value.message) == (param, True)
 
 
@@ -575,7 +586,7 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
 @pytest.mark.parametrize(("given", "param", "words"), RESPONSES_REFUSED.values(), ids=RESPONSES_REFUSED)
 def test_what_a_response_request_cannot_have_is_refused_by_name(given, param, words):
     with pytest.raises(InvalidRequest) as refused:
-        chat_of_response({"model": "m", "input": "Hi", **given}, Dropped())
+        chat_of(chat_of_response, {"model": "m", "input": "Hi", **given})
     assert (refused.value.param, words in refused.value.message) == (param, True)
 
 
@@ -604,7 +615,7 @@ TRANSLATIONS = pytest.mark.parametrize(
     ],
 )
 def test_tool_choice_is_carried_in_the_form_of_each_api(translate, request_, choice, expected):
-    chat, _ = translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
+    chat, _ = chat_of(translate, {"model": "m", **request_, "tool_choice": choice})
     assert chat["tool_choice"] == expected
 
 
@@ -622,14 +633,14 @@ def test_tool_choice_is_carried_in_the_form_of_each_api(translate, request_, cho
 def test_a_response_has_the_tool_choice_in_its_own_form(choice, repeated):
     tools = [FIND, PATCH, {"type": "namespace", "name": "maps", "tools": [{"type": "function", "name": "far"}]}]
     request = {"model": "m", "input": "Hi", "tools": tools, "tool_choice": choice, "truncation": "auto"}
-    _, about = chat_of_response(request, Dropped())
+    _, about = chat_of(chat_of_response, request)
     assert about.repeated["tool_choice"] == repeated
     assert "truncation" not in about.repeated  # the chat truncates nothing: "disabled" is the default
 
 
 def test_a_response_without_a_tool_has_the_choice_of_the_request():
     for choice, repeated in (("none", "none"), ({"type": "none"}, None), (None, None)):
-        _, about = chat_of_response({"model": "m", "input": "Hi", "tool_choice": choice}, Dropped())
+        _, about = chat_of(chat_of_response, {"model": "m", "input": "Hi", "tool_choice": choice})
         assert about.repeated["tool_choice"] == repeated
 
 
@@ -647,7 +658,7 @@ def test_a_response_without_a_tool_has_the_choice_of_the_request():
 )
 def test_another_tool_choice_is_refused(translate, request_, choice, shown):
     with pytest.raises(InvalidRequest, match="selects no tool of the chat") as refused:
-        translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
+        chat_of(translate, {"model": "m", **request_, "tool_choice": choice})
     assert (refused.value.param, shown in refused.value.message) == ("tool_choice", True)
 
 
@@ -661,7 +672,7 @@ def test_a_function_and_a_custom_tool_of_one_name_are_two(name, in_namespace):
         **inputs(HI, {**CALL, "name": name, **place}, OUTPUT, {**CUSTOM, "name": name, **place}, CUSTOM_OUTPUT),
         "tools": [{"type": "namespace", "name": "maps", "tools": tools}] if in_namespace else tools,
     }
-    chat, about = chat_of_response(request, Dropped())
+    chat, about = chat_of(chat_of_response, request)
     names = [tool["function"]["name"] for tool in chat["tools"]]
     assert [(about.tools[one].name, about.tools[one].is_custom) for one in names] == [(name, False), (name, True)]
     made = [call["function"]["name"] for one in chat["messages"] for call in one.get("tool_calls", ())]
@@ -669,14 +680,14 @@ def test_a_function_and_a_custom_tool_of_one_name_are_two(name, in_namespace):
     assert all(re.fullmatch(rf"[\w-]{{1,{MOST_NAME_CHARS}}}", one, re.ASCII) for one in names)
     if not in_namespace:
         for kind, chosen in zip(("function", "custom"), names, strict=True):
-            chat, _ = chat_of_response({**request, "tool_choice": {"type": kind, "name": name}}, Dropped())
+            chat, _ = chat_of(chat_of_response, {**request, "tool_choice": {"type": kind, "name": name}})
             assert chat["tool_choice"]["function"]["name"] == chosen
 
 
 def test_a_response_does_not_repeat_a_long_member():
     """The event loop writes what a response repeats three times for each stream."""
     long = {"instructions": "x" * MOST_REPEATED_BYTES, "tools": [FIND], "input": "Hi"}
-    _, about = chat_of_response({"model": "m", **long}, Dropped())
+    _, about = chat_of(chat_of_response, {"model": "m", **long})
     assert about.repeated["instructions"] is None
     (tool,) = json.loads(bytes(about.repeated["tools"]))
     assert tool["name"] == FIND["name"]
@@ -684,7 +695,7 @@ def test_a_response_does_not_repeat_a_long_member():
 
 def test_a_response_repeats_its_tools_beside_half_a_character():
     """The tools are JSON already. The name of the model cannot be written as UTF-8."""
-    _, about = chat_of_response({"model": "m", "tools": [FIND], "input": "Hi"}, Dropped())
+    _, about = chat_of(chat_of_response, {"model": "m", "tools": [FIND], "input": "Hi"})
     answer = ResponseAnswer(EnvelopeDefaults(lambda prefix: f"{prefix}1", 7, "m"), "up", about)
     end = {"index": 0, "delta": {"content": "é"}, "finish_reason": "stop"}
     events = answer.feed(encode_event({"model": "up\ud83d", "choices": [end]}) + b"data: [DONE]\n\n")
@@ -704,27 +715,73 @@ class Long(str):
 
 
 LONG_TEXT = Long("x" * 99)
-USE_OF_LONG = {"type": "function", "name": LONG_TEXT}
 
 
 @pytest.mark.parametrize(
-    ("translate", "given", "shown"),
+    "refuse",
     [
-        (chat_of_message, turns([{**RESULT, "tool_use_id": LONG_TEXT}]), "'xxx"),
-        (chat_of_message, turns("Hi", [{**USE, "id": LONG_TEXT}], "Hi"), "'xxx"),
-        (chat_of_response, inputs({"role": [LONG_TEXT], "content": "Hi"}), "has no type"),
-        (chat_of_response, {"tool_choice": USE_OF_LONG}, "'xxx"),
+        lambda: chosen({"type": "function", "name": LONG_TEXT}, [], Names()),
+        lambda: in_turns([], [HI, result(LONG_TEXT, "seen")], "messages", Dropped()),
+        lambda: in_turns([], [HI, called((LONG_TEXT, "look", "{}")), HI], "messages", Dropped()),
+    ],
+    ids=["a choice", "a result", "a call"],
+)
+def test_an_error_shows_the_beginning_of_a_long_text(refuse):
+    with pytest.raises(InvalidRequest) as refused:
+        refuse()
+    assert ("'xxx" in refused.value.message, len(refused.value.message) < 250) == (True, True)
+
+
+@pytest.mark.parametrize("refused", [client_tool, refused_part])
+def test_an_error_shows_the_beginning_of_a_long_type(refused):
+    assert "'xxx" in (message := refused(LONG_TEXT, "tools.0").message)
+    assert len(message) < 250
+
+
+def test_a_type_that_is_no_text_is_none():
+    with pytest.raises(InvalidRequest, match="has no type"):
+        chat_of(chat_of_response, {"model": "m", **inputs({"role": ["user"], "content": "Hi"})})
+
+
+def written(json_of_value: str) -> Any:
+    return msgspec.Raw(json_of_value.encode())
+
+
+WORDS, ANSWER, ABOUT = (written(one) for one in (r'"a\u0062"', r'"\/x"', r'"\u0064"'))
+GIVEN, SCHEMA = written('{ "x" : [1.0, 1e2] }'), written('{ "properties" : {"x":{}},"type":"object"}')
+
+
+@pytest.mark.parametrize(
+    ("translation", "request_"),
+    [
         (
-            chat_of_response,
-            {"tools": [{**PATCH, "description": [LONG_TEXT], "format": {"definition": "a"}}, {"type": "custom"}]},
-            "tools.1",
+            MESSAGES_OVER_CHAT,
+            {
+                **turns([text(WORDS)], [{**USE, "input": GIVEN}], [{**RESULT, "content": ANSWER}]),
+                "tools": [{"name": "look", "description": ABOUT, "input_schema": SCHEMA}],
+            },
+        ),
+        (
+            RESPONSES_OVER_CHAT,
+            {
+                **inputs(
+                    {"role": "user", "content": [{"type": "input_text", "text": WORDS}]},
+                    {**CALL, "arguments": bytes(GIVEN).decode()},
+                    {**OUTPUT, "output": ANSWER},
+                ),
+                "tools": [{"type": "function", "name": "find", "description": ABOUT, "parameters": SCHEMA}],
+            },
         ),
     ],
+    ids=["messages", "responses"],
 )
-def test_an_error_shows_the_beginning_of_a_long_text(translate, given, shown):
-    with pytest.raises(InvalidRequest) as refused:
-        translate({"model": "m", "messages": [HI], "input": "Hi", **given}, Dropped())
-    assert (shown in refused.value.message, len(refused.value.message) < 250) == (True, True)
+def test_texts_inputs_results_and_schemas_reach_the_chat_as_they_are_written(translation, request_):
+    """To read and write each one took three quarters of the translation of a turn."""
+    chat = translation.chat_call(a_call(json_text({"model": "m", **request_})), CHAT_OPERATION).call
+    (tool,) = msgspec.json.decode(chat.body, type=dict[str, Any])["tools"]
+    for value in (WORDS, ANSWER, ABOUT, SCHEMA, json_text(bytes(GIVEN).decode())):
+        assert bytes(value) in chat.body
+    assert tool["function"]["parameters"] == {"properties": {"x": {}}, "type": "object"}
 
 
 def functions(number: int) -> list[Body]:
@@ -747,7 +804,7 @@ def test_many_members_are_translated_in_linear_time(translate, request_of):
     def cpu_s(number: int) -> float:
         request = {"model": "m", **request_of(number)}
         began_s = time.thread_time()
-        translate(request, Dropped())
+        chat_of(translate, request)
         return time.thread_time() - began_s
 
     assert cpu_s(40_000) < 24 * cpu_s(5_000)
@@ -785,6 +842,19 @@ def test_the_known_members_of_a_large_chat_are_those_of_its_body(call_id: str):
     assert sent.top.text == sent.body
 
 
+def test_what_a_response_repeats_of_a_body_with_line_breaks_stands_on_one_line():
+    """Each line of an event would be one of its own."""
+    request = {"input": "Hi", "instructions": "Be\nkind.", "metadata": {"a": "1"}, "tools": [FIND, PATCH]}
+    written = json.dumps({"model": "m", **request}, indent=1).replace("\n", "\r\n").encode()
+    about = RESPONSES_OVER_CHAT.chat_call(a_call(written), CHAT_OPERATION).about
+    text_ = json_text(about.repeated)
+    assert (b"\n" in text_, b"\r" in text_) == (False, False)
+    assert {name: value for name, value in json.loads(text_).items() if name in request} == {
+        **{name: value for name, value in request.items() if name != "input"},
+        "tools": [{"description": None, **FIND}, PATCH],
+    }
+
+
 def test_a_response_repeats_the_schema_of_a_function_as_it_was_sent():
     """The chat has the same text, with what servers require in front."""
     schemas: list[Any] = [{"type": "object", "properties": {"a": {}}}, {"properties": {}, "type": "object"}, {}, None]
@@ -792,7 +862,7 @@ def test_a_response_repeats_the_schema_of_a_function_as_it_was_sent():
     tools = [{"type": "function", "name": f"t{at}", "parameters": one} for at, one in enumerate(schemas)]
     custom = {"type": "custom", "name": "c", "parameters": {"type": 1, "properties": 2, "required": 3}}
     request = json.loads(json.dumps({"input": "Hi", "tools": [*tools, custom]}))
-    chat, about = chat_of_response(request, Dropped())
+    chat, about = chat_of(chat_of_response, request)
     sent, repeated = json.loads(json_text(chat["tools"])), json.loads(json_text(about.repeated["tools"]))
     assert [one["parameters"] for one in repeated] == [*schemas, custom["parameters"]]
     assert [one["function"]["parameters"] for one in sent[:-1]] == [

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gatepass.protocols.translation.chat_request import Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
 from gatepass.protocols.translation.response_translation import ResponseAnswer, chat_of_response
+from tests.unit.protocols.json_texts import chat_of
 from tests.unit.protocols.test_translated_answers import defaults
 
 Body = dict[str, Any]
@@ -54,14 +55,14 @@ def results_of(message: Body, result: str, name: str, **more: Any) -> list[Body]
 @given(st.data())
 def test_an_answer_returns_to_the_chat_as_it_came_from_a_message(data):
     asked = {"model": "m", "tools": MESSAGE_TOOLS, "messages": [{"role": "user", "content": "Hi"}]}
-    _, about = chat_of_message(asked, Dropped())
+    _, about = chat_of(chat_of_message, asked)
     sent = data.draw(answers(dict(about.tools)))
     completion = {"choices": [{"index": 0, "message": {**sent}, "finish_reason": "stop"}]}
     message = json.loads(MessageAnswer(defaults(), "up", about, keeps_texts=True).whole(completion))
     results = results_of(sent, "tool_result", "tool_use_id", content="x")
     turns = [{"role": "assistant", "content": message["content"]}, {"role": "user", "content": results or "And?"}]
     dropped = Dropped()
-    chat, _ = chat_of_message({**asked, "messages": [*asked["messages"], *turns]}, dropped)
+    chat, _ = chat_of(chat_of_message, {**asked, "messages": [*asked["messages"], *turns]}, dropped)
     assert parsed(chat["messages"][1]) == parsed(sent)
     assert dropped.entries == ()
 
@@ -69,12 +70,12 @@ def test_an_answer_returns_to_the_chat_as_it_came_from_a_message(data):
 @given(st.data())
 def test_an_answer_returns_to_the_chat_as_it_came_from_a_response(data):
     asked = {"model": "m", "tools": RESPONSE_TOOLS, "input": [{"role": "user", "content": "Hi"}]}
-    _, about = chat_of_response(asked, Dropped())
+    _, about = chat_of(chat_of_response, asked)
     sent = data.draw(answers(dict(about.tools)))
     completion = {"choices": [{"index": 0, "message": {**sent}, "finish_reason": "stop"}]}
     response = json.loads(ResponseAnswer(defaults(), "up", about, keeps_texts=True).whole(completion))
     results = results_of(sent, "function_call_output", "call_id", output="x")
     dropped = Dropped()
-    chat, _ = chat_of_response({**asked, "input": [*asked["input"], *response["output"], *results]}, dropped)
+    chat, _ = chat_of(chat_of_response, {**asked, "input": [*asked["input"], *response["output"], *results]}, dropped)
     assert parsed(chat["messages"][1]) == parsed(sent)
     assert dropped.entries == ()

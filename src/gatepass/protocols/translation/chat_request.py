@@ -1,4 +1,7 @@
-"""Build the messages of a chat from those of another protocol: parts, roles in turns, results behind their calls."""
+"""Build the messages of a chat from those of another protocol: parts, roles in turns, results behind their calls.
+
+What is long stays the text that the client wrote, `msgspec.Raw`: texts, inputs, results and schemas.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
+from gatepass.json_body import OBJECT, string
 from gatepass.normalize.messages import CODED, chat_id
 from gatepass.sse.chunk import Object, event_kind
 
@@ -23,6 +27,48 @@ SHOWN_CHARS = 64
 Place = str | tuple["Place", str | int]
 """Where a member is: its name, or the place of its owner and its name or number. It becomes a text in an error alone: a
 text for each block takes a tenth of the translation of a turn."""
+
+
+NULL = msgspec.Raw(b"null")
+_QUOTE, _BRACE = b'"{'
+_EMPTY = msgspec.Raw(b'""')
+
+Members = Mapping[str, msgspec.Raw]
+"""An object of a request by the names of its members, of which none is read."""
+Text = str | msgspec.Raw
+"""A text, or the JSON text of one. An empty one is "", so that each has a truth value."""
+Odd = list[msgspec.Raw] | str | int | float | bool | None
+"""What is no object, where one belongs: each place says itself what it refuses."""
+
+
+class Block(msgspec.Struct, gc=False):
+    """A block or part of a content. Its members are those that any kind of one has in either protocol."""
+
+    type: Any = None
+    text: msgspec.Raw = NULL
+    content: msgspec.Raw = NULL
+    id: Any = None
+    name: Any = None
+    input: msgspec.Raw = NULL
+    tool_use_id: Any = None
+    is_error: Any = None
+    thinking: Any = None
+    signature: Any = None
+    source: Any = None
+    title: Any = None
+    context: Any = None
+    tool_name: Any = None
+    refusal: Any = None
+    encrypted_content: Any = None
+    image_url: Any = None
+    detail: Any = None
+
+
+Content = list[Block | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
+"""What stands where a text or a list of blocks belongs."""
+CONTENT = msgspec.json.Decoder(Content)
+Tools = list[dict[str, msgspec.Raw] | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
+TOOLS = msgspec.json.Decoder(Tools)
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -80,14 +126,17 @@ class Names:
         """Return the name in the chat of a tool that the request has, None if it has none of that name."""
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
-    def call(self, owner: Object, call_id: Any, arguments: str, where: Place, tool: Tool | None = None) -> Object:
-        """Return an answer with the call `owner`, whose tool may be gone. Raises InvalidRequest without an id."""
+    def call(self, call_id: Any, tool: Tool | Any, arguments: Text, where: Place) -> Object:
+        """Return an answer with a call of `tool`, which may be gone, or of the function of this name.
+
+        Raises InvalidRequest without an id.
+        """
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
         found, text = chat_id(call_id) if call_id.startswith(CODED) else (call_id, "")
-        function = owner.get("name") if tool is None and "namespace" not in owner else None
-        if not isinstance(function, str) or (name := self._functions.get(function)) is None:
-            tool = tool or named_tool(owner)
+        name = self._functions.get(tool) if isinstance(tool, str) else None
+        if name is None:
+            tool = tool if isinstance(tool, Tool) else named_tool(tool)
             name = self._chat_names.get(tool) or self.of(tool) or self.add(tool, where)
         call: Object = {"id": found, "type": "function", "function": {"name": name, "arguments": arguments}}
         answer: Object = {"role": "assistant", "content": None, "tool_calls": [call]}
@@ -121,17 +170,16 @@ def carried_of(text: str) -> Carried:
     return Carried()
 
 
-def schema_of(given: Any) -> Object:
+def schema_of(given: msgspec.Raw) -> Object | msgspec.Raw:
     """Return the JSON schema `given` of a function's arguments. Tools of MCP lack it, and servers require one."""
-    schema = given if isinstance(given, dict) else {}
-    if None in schema.values():
-        schema = {name: value for name, value in schema.items() if value is not None}
-    return {"type": "object", "properties": {}, **schema}
+    schema = OBJECT.decode(given) if is_object(given) else {}
+    if "type" in schema and "properties" in schema and NULL not in schema.values():
+        return given
+    return {"type": "object", "properties": {}} | {name: value for name, value in schema.items() if value != NULL}
 
 
-def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
-    name, namespace = owner.get("name"), owner.get("namespace", "")
-    return Tool(name if isinstance(name, str) else "", namespace if isinstance(namespace, str) else "", is_custom)
+def named_tool(name: Any, namespace: Any = "", *, is_custom: bool = False) -> Tool:
+    return Tool(text_of(name), text_of(namespace), is_custom)
 
 
 _MODES: Mapping[str, str] = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
@@ -148,7 +196,8 @@ def chosen(choice: Any, tools: list[Object], names: Names) -> Object:
     fields = choice if isinstance(choice, dict) else {"type": choice}
     kind = event_kind(fields)
     inner = members_of(fields, kind) or fields  # chat completions nest what the Responses API has flat
-    name = names.of(named_tool(inner, is_custom=kind == "custom")) if kind in _NAMED else None
+    tool = named_tool(inner.get("name"), inner.get("namespace"), is_custom=kind == "custom")
+    name = names.of(tool) if kind in _NAMED else None
     picked = {"type": "function", "function": {"name": name}} if name else _MODES.get(kind)
     if picked is None or (picked == "required" and not tools):
         shown = _shown(text_of(inner.get("name")) or kind)
@@ -157,7 +206,29 @@ def chosen(choice: Any, tools: list[Object], names: Names) -> Object:
 
 
 def text_of(value: Any) -> str:
+    """Return the text that `value` is, read or not; "" for another value."""
+    if isinstance(value, msgspec.Raw):
+        return string(value) if _starts(value, _QUOTE) else ""
     return value if isinstance(value, str) else ""
+
+
+def unread(value: msgspec.Raw) -> Text | None:
+    """Return the text `value` as it is, None for another value."""
+    if value == _EMPTY:
+        return ""
+    return value if _starts(value, _QUOTE) else None
+
+
+def is_object(value: msgspec.Raw) -> bool:
+    return _starts(value, _BRACE)
+
+
+def _starts(value: msgspec.Raw, sign: int) -> bool:
+    return memoryview(value)[0] == sign
+
+
+def read(value: Any) -> Any:
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
 
 
 _SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -183,9 +254,9 @@ class Dropped:
         is_shown = len(self._names) < MOST_ENTRIES and _SHOWN.fullmatch(name)
         self._names[name if is_shown else OTHERS] = None
 
-    def note_others(self, members: Object, carried: Collection[str]) -> None:
+    def note_others(self, members: Mapping[str, Any], carried: Collection[str]) -> None:
         for name, value in members.items():
-            if name not in carried and value not in (None, "", [], {}):
+            if name not in carried and read(value) not in (None, "", [], {}):
                 self.note(name)
 
 
@@ -205,44 +276,45 @@ def malformed(where: Place, expected: str) -> InvalidRequest:
     return _refused(where, f"is not {expected}.")
 
 
-def object_of(owner: Object, name: str, where: Place = "") -> Object:
+def object_of(owner: Mapping[str, Any], name: str, where: Place = "") -> Object:
     """Return the object `name` of `owner`, which is at `where`. Raises InvalidRequest if the member is no object."""
-    value = owner.get(name)
+    value = read(owner.get(name))
     if value is not None and not isinstance(value, dict):
         raise malformed((where, name), "an object")
     return value or {}
 
 
-def objects_of(value: Any, where: Place, expected: str = "a list") -> list[Object]:
+def objects_of(value: Any, where: Place, expected: str = "a list") -> list[Any]:
     """Return `value`, a list of objects. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    for one in value:
-        if not isinstance(one, dict):
-            raise malformed((where, [isinstance(each, dict) for each in value].index(False)), "an object")
+    for number, one in enumerate(value):
+        if not isinstance(one, (msgspec.Struct, dict)):
+            raise malformed((where, number), "an object")
     return value
 
 
-def blocks_of(content: Any, where: Place) -> list[Object]:
+def blocks_of(content: Any, where: Place) -> list[Block]:
     """Return the blocks of a content. A text is one block."""
-    return objects_of([text_part(content)] if isinstance(content, str) else content, where, "a text or a list")
+    if isinstance(content, str):
+        return [Block("text", msgspec.Raw(msgspec.json.encode(content)))]
+    return objects_of(content, where, "a text or a list")
 
 
-def plain_text(content: Any, kinds: Collection[str]) -> str | None:
+def plain_text(content: Any, kinds: Collection[str]) -> Text | None:
     """Return a content that is a text, or one block of a text: nearly all are. `kinds` has the types of such blocks."""
-    if isinstance(content, list) and len(content) == 1 and isinstance(block := content[0], dict):
-        if block.get("type") not in kinds:
-            return None
-        content = block.get("text")
+    if isinstance(content, list):
+        is_one = len(content) == 1 and isinstance(block := content[0], Block) and block.type in kinds
+        return unread(content[0].text) if is_one else None
     return content if isinstance(content, str) else None
 
 
-def members_of(owner: Object, name: str) -> Object:
-    value = owner.get(name)
+def members_of(owner: Mapping[str, Any], name: str) -> Object:
+    value = read(owner.get(name))
     return value if isinstance(value, dict) else {}
 
 
-def text_part(text: str) -> Object:
+def text_part(text: Text) -> Object:
     return {"type": "text", "text": text}
 
 
@@ -250,14 +322,17 @@ def image_part(url: Any) -> Object:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def content_of(parts: list[Object]) -> str | list[Object]:
+def content_of(parts: list[Object]) -> Text | list[Object]:
     """Return the content of a message: one text if there is nothing else, because some servers accept no parts."""
+    if len(parts) == 1 and "text" in (part := parts[0]):
+        text: Text = part["text"]
+        return text
     if all(part["type"] == "text" for part in parts):
-        return "\n\n".join([part["text"] for part in parts])
+        return "\n\n".join([text_of(part["text"]) for part in parts])
     return parts
 
 
-def result_messages(call_id: Any, content: str | list[Object], where: Place) -> list[Object]:
+def result_messages(call_id: Any, content: Text | list[Object], where: Place) -> list[Object]:
     """Return a tool's result: its texts, and a message of the user with its images, because no tool may send any.
 
     Raises InvalidRequest if the result at `where` has no id.
@@ -265,7 +340,7 @@ def result_messages(call_id: Any, content: str | list[Object], where: Place) -> 
     if not isinstance(call_id, str):
         raise malformed(where, "a result with the id of its call")
     found = chat_id(call_id)[0] if call_id.startswith(CODED) else call_id
-    if isinstance(content, str):
+    if not isinstance(content, list):
         return [{"role": "tool", "tool_call_id": found, "content": content}]
     texts = [part for part in content if part["type"] == "text"]
     images = [part for part in content if part["type"] != "text"]

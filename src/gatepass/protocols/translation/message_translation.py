@@ -16,7 +16,7 @@ from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import Place
+from gatepass.protocols.translation.chat_request import NULL, Block, Content, Members, Place, read, text_of
 from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -30,6 +30,7 @@ _CARRIED = (
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _TEXT = ("text",)
+_NO_INPUT = msgspec.Raw(b"{}")
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
 """Types of tools that the client runs, without their date."""
@@ -40,30 +41,40 @@ _BILLING = re.compile(r"\A(x-anthropic-billing-header):[^\n]*\n?")
 the conversation in its cache of prompts (https://github.com/sgl-project/sglang/pull/29169)."""
 
 
-def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Object, chat_request.About]:
+class _Turn(msgspec.Struct, gc=False):
+    role: Any = None
+    content: Content = None
+
+
+_TURNS = msgspec.json.Decoder(list[_Turn | chat_request.Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
+
+
+def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Object, chat_request.About]:
     """Return the body of the chat that answers `request`, and note in `dropped` what it leaves out.
 
     Raises InvalidRequest for what a chat cannot express: a document without a text, a stored file, a forced tool of the
     server, a call without its result, the beginning of the answer.
     """
-    chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
+    chat: Object = {name: request[name] for name in _SAME if request.get(name, NULL) != NULL}
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
     system = list[Object]()
-    for number, block in enumerate(chat_request.blocks_of(request.get("system") or [], "system")):
+    given = chat_request.CONTENT.decode(request.get("system", NULL)) or []
+    for number, block in enumerate(chat_request.blocks_of(given, "system")):
         part = _part(block, ("system", number))
-        if found := _BILLING.match(part.get("text", "")):
+        if found := _BILLING.match(text := text_of(part.get("text"))):
             dropped.note(found[1])
-            part["text"] = part["text"][found.end() :]
+            part["text"] = text[found.end() :]
         system += [part] if part.get("text") != "" else []
-    messages = _messages(chat_request.objects_of(request.get("messages") or [], "messages"), names, dropped)
+    turns = _TURNS.decode(request.get("messages", NULL)) or []
+    messages = _messages(chat_request.objects_of(turns, "messages"), names, dropped)
     chat["messages"] = chat_request.in_turns(system, messages, "messages", dropped)
     if chat["messages"][-1]["role"] == "assistant":  # most servers begin a new answer, and some refuse it
         reason = "`messages` must end with a user message: chat completions do not continue a begun answer (prefill)."
         raise InvalidRequest(reason, param="messages")
-    if stops := request.get("stop_sequences"):
+    if stops := read(request.get("stop_sequences")):
         chat["stop"] = stops
-    if request.get("stream"):
+    if read(request.get("stream")):
         chat["stream_options"] = {"include_usage": True}
     metadata = chat_request.object_of(request, "metadata")
     user = metadata.get("user_id")
@@ -87,10 +98,10 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
+def _messages(turns: list[_Turn], names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
     messages: list[Object] = []
     for number, turn in enumerate(turns):
-        role, content, where = turn.get("role"), turn.get("content"), ("messages", number)
+        role, content, where = turn.role, turn.content, ("messages", number)
         if role == "assistant" and isinstance(content, list):
             messages.append(_answer(content, (where, "content"), names, dropped))
             continue
@@ -102,18 +113,21 @@ def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_requ
         parts: list[Object] = []
         for at, block in enumerate(chat_request.objects_of(content, (where, "content"), "a text or a list")):
             place = ((where, "content"), at)
-            if block.get("type") != "tool_result":
+            if block.type != "tool_result":
                 parts.append(_part(block, place))
                 continue
-            result, is_error = block.get("content"), block.get("is_error")
-            if is_error or (not isinstance(result, str) and (result := chat_request.plain_text(result, _TEXT)) is None):
-                given = chat_request.blocks_of(block.get("content") or [], (place, "content"))
-                inside = [_part(one, ((place, "content"), within)) for within, one in enumerate(given)]
-                result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
-            messages += chat_request.result_messages(block.get("tool_use_id"), result, place)
+            text = None if block.is_error else chat_request.unread(block.content)
+            result = _result(block, (place, "content")) if text is None else text
+            messages += chat_request.result_messages(block.tool_use_id, result, place)
         if parts:
             messages.append({"role": role, "content": chat_request.content_of(parts)})
     return messages
+
+
+def _result(block: Block, where: Place) -> chat_request.Text | list[Object]:
+    given = chat_request.blocks_of(chat_request.CONTENT.decode(block.content) or [], where)
+    parts = [_part(one, (where, number)) for number, one in enumerate(given)]
+    return chat_request.content_of([chat_request.text_part("Error:"), *parts] if block.is_error else parts)
 
 
 def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
@@ -122,16 +136,16 @@ def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped:
     calls: list[Object] = []
     thoughts: list[Any] = []
     for number, block in enumerate(chat_request.objects_of(blocks, where)):
-        place = (where, number)
-        if block.get("type") == "tool_use":
-            if not isinstance(given := block.get("input"), dict):
-                given = chat_request.object_of(block, "input", place)
-            calls.append(names.call(block, block.get("id"), msgspec.json.encode(given).decode(), place))
-        elif (kind := event_kind(block)) == "thinking" and (
-            signature := chat_request.text_of(block.get("signature"))
-        ).startswith(OWN_THOUGHT):
-            thoughts += (block.get("thinking"), *chat_request.carried_of(carried_by(signature)).reasoning_details)
-        elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
+        place, kind = (where, number), block.type
+        if kind == "tool_use":
+            if (given := block.input) == NULL:
+                given = _NO_INPUT
+            elif not chat_request.is_object(given):
+                raise chat_request.malformed((place, "input"), "an object")
+            calls.append(names.call(block.id, block.name, str(given, "utf-8"), place))
+        elif kind == "thinking" and (signature := text_of(block.signature)).startswith(OWN_THOUGHT):
+            thoughts += (block.thinking, *chat_request.carried_of(carried_by(signature)).reasoning_details)
+        elif (kind := text_of(kind)) in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
         else:
             parts.append(_part(block, place))
@@ -142,52 +156,51 @@ def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped:
     return chat_request.joined([answer, *calls]) if calls else answer
 
 
-def _part(block: Object, where: Place) -> Object:
-    if block.get("type") == "text" and isinstance(text := block.get("text"), str):
+def _part(block: Block, where: Place) -> Object:
+    if block.type == "text" and (text := chat_request.unread(block.text)) is not None:
         return {"type": "text", "text": text}
-    kind, source = event_kind(block), chat_request.members_of(block, "source")
+    kind, source = text_of(block.type), block.source if isinstance(block.source, dict) else {}
     if (texts := _texts(kind, block, source)) and all(isinstance(text, str) for text in texts):
         return chat_request.text_part("\n".join(texts))
-    media, data, url = (chat_request.text_of(source.get(name)) for name in ("media_type", "data", "url"))
+    media, data, url = (text_of(source.get(name)) for name in ("media_type", "data", "url"))
     found = {"base64": media and data and f"data:{media};base64,{data}", "url": url}.get(event_kind(source))
     if kind == "image" and found:
         return chat_request.image_part(found)
     raise chat_request.refused_part(kind, where)
 
 
-def _texts(kind: str, block: Object, source: Object) -> list[Any]:
+def _texts(kind: str, block: Block, source: Object) -> list[Any]:
     """Return what `block` says in plain text, beginning with its titles; an empty list if it is not a text."""
-    content = source.get("content") if kind == "document" else block.get("content")
+    content = source.get("content") if kind == "document" else read(block.content)
     blocks = content if isinstance(content, list) else [content]
     inside = [one.get("text") if isinstance(one, dict) else one for one in blocks]
-    if kind == "text":
-        return [block.get("text")]
     if kind == "tool_reference":
-        return [f"The tool {chat_request.text_of(block.get('tool_name'))} is available now."]
+        return [f"The tool {text_of(block.tool_name)} is available now."]
     if kind == "search_result":
-        return [block.get("title"), block.get("source"), *inside]
+        return [block.title, block.source, *inside]
     if kind == "document" and event_kind(source) in ("text", "content"):
-        titles = [block[name] for name in ("title", "context") if block.get(name)]
+        titles = [title for title in (block.title, block.context) if title]
         return [*titles, *([source.get("data")] if event_kind(source) == "text" else inside)]
     return inside if kind == "compaction" else []
 
 
-def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
+def _tools(request: Members, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
-    for number, tool in enumerate(chat_request.objects_of(request.get("tools") or [], "tools")):
+    given = chat_request.TOOLS.decode(request.get("tools", NULL)) or []
+    for number, tool in enumerate(chat_request.objects_of(given, "tools")):
         where = ("tools", number)
-        if (kind := event_kind(tool)) not in ("", "custom"):
+        if (kind := text_of(tool.get("type"))) not in ("", "custom"):
             name, _, version = kind.rpartition("_")
             if name.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():
                 raise chat_request.client_tool(kind, where)
             dropped.note(kind)
             continue
-        function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
-        function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-        function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
+        function: Object = {"name": names.add(chat_request.Tool(text_of(tool.get("name"))), where)}
+        function |= {name: tool[name] for name in ("description", "strict") if tool.get(name, NULL) != NULL}
+        function["parameters"] = chat_request.schema_of(tool.get("input_schema", NULL))
         tools.append({"type": "function", "function": function})
-    chat = chat_request.chosen(request.get("tool_choice"), tools, names)
+    chat = chat_request.chosen(read(request.get("tool_choice")), tools, names)
     if tools and chat_request.members_of(request, "tool_choice").get("disable_parallel_tool_use"):
         chat["parallel_tool_calls"] = False
     return chat

@@ -19,7 +19,21 @@ from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import About, Dropped, Names, Place, Tool, text_of
+from gatepass.protocols.translation.chat_request import (
+    NULL,
+    About,
+    Block,
+    Content,
+    Dropped,
+    Members,
+    Names,
+    Place,
+    Text,
+    Tool,
+    read,
+    text_of,
+    unread,
+)
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
 from gatepass.types import StreamedResponse
@@ -46,27 +60,51 @@ _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response
 """How the types of items end that a hosted tool wrote."""
 
 
-def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
+class _Item(msgspec.Struct, gc=False):
+    """An item of a conversation. Its members are those that any kind of one has."""
+
+    type: Any = None
+    role: Any = None
+    content: Content = None
+    call_id: Any = None
+    name: Any = None
+    namespace: Any = None
+    arguments: msgspec.Raw = NULL
+    input: msgspec.Raw = NULL
+    output: msgspec.Raw = NULL
+    execution: Any = None
+    tools: chat_request.Tools = None
+    summary: Content = None
+    encrypted_content: Any = None
+
+
+_ITEMS = msgspec.json.Decoder(list[_Item | chat_request.Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
+
+
+def chat_of_response(request: Members, dropped: Dropped) -> tuple[Object, About]:
     """Return the body of the chat that answers `request`, and what its answer repeats of the request.
 
     `dropped` notes what the chat leaves out. Raises InvalidRequest for what it cannot express: stored objects, files,
     a response in the background, a forced hosted tool, a call without its result.
     """
     for name in STORED:
-        if request.get(name):
+        if read(request.get(name)):
             raise _stored(name)
-    if request.get("background"):
+    if read(request.get("background")):
         raise InvalidRequest("The upstream has chat completions alone, and no `background`.", param="background")
-    chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
-    given = request.get("input") or []
-    items = chat_request.blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
-    tools, names = _tools(request, items, dropped)
-    chat |= chat_request.chosen(request.get("tool_choice"), tools, names)
-    system = _parts(request.get("instructions") or [], "instructions")
+    chat: Object = {name: request[name] for name in _SAME if request.get(name, NULL) != NULL}
+    given = _ITEMS.decode(request.get("input", NULL)) or []
+    given = [_Item(role="user", content=given)] if isinstance(given, str) else given
+    items: list[_Item] = chat_request.objects_of(given, "input", "a text or a list")
+    declared = chat_request.TOOLS.decode(request.get("tools", NULL))
+    tools, names = _tools(declared, items, dropped)
+    choice = read(request.get("tool_choice"))
+    chat |= chat_request.chosen(choice, tools, names)
+    system = _parts(chat_request.CONTENT.decode(request.get("instructions", NULL)) or [], "instructions")
     chat["messages"] = chat_request.in_turns(system, _messages(items, names, dropped), "input", dropped)
-    if request.get("max_output_tokens") is not None:
+    if request.get("max_output_tokens", NULL) != NULL:
         chat["max_tokens"] = request["max_output_tokens"]
-    if request.get("stream"):
+    if read(request.get("stream")):
         chat["stream_options"] = {"include_usage": True}
     reasoning = chat_request.object_of(request, "reasoning")
     if (effort := reasoning.get("effort")) is not None:
@@ -75,7 +113,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     if "tools" not in chat:
         chat.pop("parallel_tool_calls", None)
     dropped.note_others(request, _CARRIED)
-    return chat, About(names.by_chat_name, _repeated(request | {"tool_choice": _choice(request, chat, names)}))
+    return chat, About(names.by_chat_name, _repeated(request, declared, _choice(choice, chat, names)))
 
 
 def _stored(name: str) -> InvalidRequest:
@@ -102,9 +140,9 @@ _WHOLE: Mapping[str, Object] = {
 """The members that an object has in a response, which a request may leave out."""
 
 
-def _choice(request: Object, chat: Object, names: Names) -> Any:
+def _choice(given: Any, chat: Object, names: Names) -> Any:
     """Return the `tool_choice` of a request, which may be in the form of another API, in that of a response."""
-    given, picked = request.get("tool_choice"), chat.get("tool_choice")
+    picked = chat.get("tool_choice")
     if not isinstance(picked, dict):
         return picked or text_of(given) or None
     tool = names.by_chat_name[picked["function"]["name"]]
@@ -112,19 +150,27 @@ def _choice(request: Object, chat: Object, names: Names) -> Any:
     return {"type": "custom" if tool.is_custom else "function", "name": tool.name, **place}
 
 
-def _repeated(request: Object) -> Object:
-    repeated = {name: request.get(name) for name in _REPEATED}
+def _repeated(request: Members, tools: Any, choice: Any) -> Object:
+    """Return what the response repeats. Texts stay unread. Tools are written once: a stream has them three times."""
+    repeated: Object = {name: request.get(name) for name in _REPEATED}
+    for name, value in repeated.items():
+        if isinstance(value, msgspec.Raw) and name != "tools":
+            repeated[name] = read(value) if (text := unread(value)) is None else text
     for name in ("text", "reasoning"):
         if isinstance(value := repeated[name], dict):
             repeated[name] = {**_WHOLE[name], **value}
-    if isinstance(tools := repeated["tools"], list):
-        repeated["tools"] = [
-            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and tool.get("type") == "function" else tool
-            for tool in tools
-        ]
-        repeated["tools"] = msgspec.Raw(json_text(repeated["tools"]))  # a stream has them three times
+    repeated["tool_choice"] = choice
+    repeated["tools"] = tools
+    if isinstance(tools, list):
+        whole = [_WHOLE["function"] | tool if text_of(tool.get("type")) == "function" else tool for tool in tools]
+        repeated["tools"] = msgspec.Raw(_on_one_line(json_text(whole)))
     is_long = {name for name, value in repeated.items() if value and len(json_text(value)) > MOST_REPEATED_BYTES}
     return repeated | dict.fromkeys(is_long)
+
+
+def _on_one_line(text: bytes) -> bytes:
+    """Return a JSON text without the line breaks that a client may write, and which would end an event."""
+    return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
@@ -141,12 +187,12 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: list[Object], names: Names, dropped: Dropped) -> list[Object]:
+def _messages(items: list[_Item], names: Names, dropped: Dropped) -> list[Object]:
     """Return the messages of a chat. A thought belongs to the answer after it."""
     messages: list[Object] = []
     thoughts: list[Any] = []
     for number, item in enumerate(items):
-        kind = value if isinstance(value := item.get("type"), str) else ""
+        kind = value if isinstance(value := item.type, str) else ""
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, ("input", number), names, dropped):
@@ -161,25 +207,22 @@ def _messages(items: list[Object], names: Names, dropped: Dropped) -> list[Objec
     return messages
 
 
-def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
+def _of_item(kind: str, item: _Item, where: Place, names: Names, dropped: Dropped) -> list[Object]:
     if kind in ("message", "", "agent_message"):
-        role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
+        role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.role))
         if role is not None:
-            return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
+            return [{"role": role, "content": _content(item.content, (where, "content"))}]
     if kind in _RESULTS:
-        output = _content(item.get("output") or [], (where, "output"))
-        return chat_request.result_messages(item.get("call_id"), output, where)
-    is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
+        text, inside = unread(item.output), (where, "output")
+        output = _content(chat_request.CONTENT.decode(item.output) or [], inside) if text is None else text
+        return chat_request.result_messages(item.call_id, output, where)
+    is_search = kind in ("tool_search_call", "tool_search_output") and item.execution == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
-        is_custom = kind == "custom_tool_call"
-        text = {"input": item.get("input")} if is_custom else item.get("arguments")
-        arguments = text if isinstance(text, str) else json_text(text or {}).decode()
-        tool = _SEARCH if is_search else chat_request.named_tool(item, is_custom=True) if is_custom else None
-        return [names.call(item, item.get("call_id"), arguments, where, tool)]
+        return [_call(kind, item, where, names)]
     if is_search:
-        found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
+        found = [names.of(tool) or "" for _, _, tool in _declared(item.tools, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
-        return chat_request.result_messages(item.get("call_id"), available, where)
+        return chat_request.result_messages(item.call_id, available, where)
     if kind in _COMPACTIONS:
         if summary := chat_request.joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
@@ -195,23 +238,36 @@ def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropp
     raise chat_request.refused_part(kind, where)
 
 
-def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
+def _call(kind: str, item: _Item, where: Place, names: Names) -> Object:
+    if kind == "custom_tool_call":
+        tool = chat_request.named_tool(item.name, item.namespace, is_custom=True)
+        return names.call(item.call_id, tool, json_text({"input": item.input}).decode(), where)
+    arguments = unread(item.arguments)
+    if arguments is None:
+        arguments = json_text(read(item.arguments) or {}).decode()
+    if kind == "tool_search_call":
+        return names.call(item.call_id, _SEARCH, arguments, where)
+    tool = item.name if item.namespace is None else chat_request.named_tool(item.name, item.namespace)
+    return names.call(item.call_id, tool, arguments, where)
+
+
+def _thoughts(item: _Item, dropped: Dropped) -> list[Any]:
     """Return the texts and details of a reasoning or compaction item. What others encrypted only they can read."""
-    signature, details = text_of(item.get("encrypted_content")), list[Any]()
+    signature, details = text_of(item.encrypted_content), list[Any]()
     if signature.startswith(OWN_THOUGHT):
         details += chat_request.carried_of(carried_by(signature)).reasoning_details
     elif signature:
         dropped.note("encrypted_content")
-    for name in ("content", "summary"):
-        if isinstance(parts := item.get(name), str):
+    for parts in (item.content, item.summary):
+        if isinstance(parts, str):
             return [parts, *details]
-        if texts := [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []:
+        if isinstance(parts, list) and (texts := [text_of(part.text) for part in parts if isinstance(part, Block)]):
             return texts + details
     return details
 
 
-def _content(content: Any, where: Place) -> str | list[Object]:
-    text = content if isinstance(content, str) else chat_request.plain_text(content, _TEXTS)
+def _content(content: Any, where: Place) -> Text | list[Object]:
+    text = chat_request.plain_text(content, _TEXTS)
     return chat_request.content_of(_parts(content, where)) if text is None else text
 
 
@@ -219,20 +275,20 @@ def _parts(content: Any, where: Place) -> list[Object]:
     return [_part(part, (where, at)) for at, part in enumerate(chat_request.blocks_of(content, where))]
 
 
-def _part(part: Object, where: Place) -> Object:
-    kind = event_kind(part)
-    if kind in _TEXTS and isinstance(text := part.get("text"), str):
+def _part(part: Block, where: Place) -> Object:
+    kind = text_of(part.type)
+    if kind in _TEXTS and (text := unread(part.text)) is not None:
         return {"type": "text", "text": text}
-    if kind == "refusal" and isinstance(part.get("refusal"), str):
-        return chat_request.text_part(part["refusal"])
+    if kind == "refusal" and isinstance(part.refusal, str):
+        return chat_request.text_part(part.refusal)
     # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
-    told = part.get("encrypted_content")
+    told = part.encrypted_content
     if kind == "encrypted_content" and isinstance(told, str) and not told.startswith(_ENCRYPTED):
         return chat_request.text_part(told)
-    if kind == "input_image" and isinstance(url := part.get("image_url"), str):
+    if kind == "input_image" and isinstance(url := part.image_url, str):
         image = chat_request.image_part(url)
-        if part.get("detail"):
-            image["image_url"]["detail"] = "high" if part["detail"] == "original" else part["detail"]
+        if part.detail:
+            image["image_url"]["detail"] = "high" if part.detail == "original" else part.detail
         return image
     raise chat_request.refused_part(kind, where)
 
@@ -240,37 +296,38 @@ def _part(part: Object, where: Place) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(request: Object, items: list[Object], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(declared: chat_request.Tools, items: list[_Item], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    owners: list[tuple[Place, Object]] = [("", request)]
-    owners += [(("input", at), item) for at, item in enumerate(items) if item.get("type") in _WITH_TOOLS]
-    for where, owner in owners:
-        for place, one, tool in _declared(owner, where, dropped):
+    owners: list[tuple[Place, chat_request.Tools]] = [("", declared)]
+    owners += [(("input", at), item.tools) for at, item in enumerate(items) if item.type in _WITH_TOOLS]
+    for where, given in owners:
+        for place, one, tool in _declared(given, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
-                tools.append(_function(one, names.add(tool, place)))
+                tools.append(_function(one, names.add(tool, place), is_custom=tool.is_custom))
     return tools, names
 
 
-def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Object, Tool]]:
-    """Yield the tools of `owner` that a chat can call, with their places: also those inside a namespace."""
-    for number, outer in enumerate(chat_request.objects_of(owner.get("tools") or [], (where, "tools"))):
+def _declared(tools: chat_request.Tools, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Members, Tool]]:
+    """Yield those of the `tools` at `where` that a chat can call, with their places: also those inside a namespace."""
+    for number, outer in enumerate(chat_request.objects_of(tools or [], (where, "tools"))):
         at: Place = ((where, "tools"), number)
         namespace, inner = "", [(at, outer)]
-        if outer.get("type") == "namespace":
-            namespace, tools = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
-            inner = [(((at, "tools"), number), one) for number, one in enumerate(tools)]
+        if text_of(outer.get("type")) == "namespace":
+            namespace, given = text_of(outer.get("name")), chat_request.TOOLS.decode(outer.get("tools", NULL))
+            inside = chat_request.objects_of(given, (at, "tools"))
+            inner = [(((at, "tools"), number), one) for number, one in enumerate(inside)]
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 wanted = f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters"
                 raise chat_request.malformed(at, wanted)
         for place, one in inner:
-            kind = event_kind(one)
+            kind = text_of(one.get("type"))
             environment = chat_request.members_of(one, "environment") if kind in _CLIENT_TOOLS else {}
             if kind in _CLIENT_TOOLS and not event_kind(environment).startswith("container"):
                 raise chat_request.client_tool(kind, place)
             if kind in ("function", "custom"):
                 yield place, one, Tool(text_of(one.get("name")), namespace, kind == "custom")
-            elif kind == "tool_search" and one.get("execution") == "client":
+            elif kind == "tool_search" and text_of(one.get("execution")) == "client":
                 yield place, one, _SEARCH
             else:
                 dropped.note(kind)
@@ -283,15 +340,10 @@ MOST_NAMESPACE_CHARS = 256
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, name: str) -> Object:
-    is_custom = tool.get("type") == "custom"
+def _function(tool: Members, name: str, *, is_custom: bool) -> Object:
     function: Object = {"name": name}
-    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-    given = tool.get("parameters")
-    parameters: Any = chat_request.schema_of(given)
-    if given == parameters and [*parameters] == [*given]:  # written once: the response repeats it
-        parameters = tool["parameters"] = msgspec.Raw(json_text(given))
-    function["parameters"] = _INPUT if is_custom else parameters
+    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name, NULL) != NULL}
+    function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters", NULL))
     if is_custom:
         syntax = chat_request.members_of(tool, "format")
         if definition := text_of(syntax.get("definition")):

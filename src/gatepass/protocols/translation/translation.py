@@ -11,7 +11,7 @@ from gatepass.config.access import Profile
 from gatepass.errors import BodyTooComplex, InvalidJson, UpstreamInvalid
 from gatepass.json_body import MOST_OPENED, SMALL_BYTES, UNCOUNTED_BYTES, TopLevel, has_more, places
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
-from gatepass.protocols.translation.chat_request import About, Dropped
+from gatepass.protocols.translation.chat_request import About, Dropped, Members
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
 from gatepass.protocols.translation.response_translation import ResponseAnswer, chat_of_response
 from gatepass.sse.chunk import EnvelopeDefaults, Object, json_text
@@ -27,7 +27,7 @@ class Translation:
     """
 
     name: str
-    request: Callable[[Object, Dropped], tuple[Object, About]]
+    request: Callable[[Members, Dropped], tuple[Object, About]]
     answer: type[AnswerBlocks]
 
     def chat_call(self, call: Call, chat: Operation) -> ChatCall:
@@ -38,9 +38,8 @@ class Translation:
                 f"A body that becomes a chat may have {MOST_OPENED} commas and brackets. Send less in one request."
             )
         try:
-            request = msgspec.json.decode(call.body)
-            request.pop("stream", None)
-            chat_request, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
+            request = dict(call.opened().listed) | {"stream": msgspec.Raw(b"true" if call.stream else b"null")}
+            chat_request, about = self.request(request, dropped)
             top = _opened(chat_request)
         except (ValueError, RecursionError):  # half a surrogate pair, a number of thousands of digits, many levels
             raise InvalidJson("The body has a number, a text or a depth that cannot be translated.") from None
