@@ -748,7 +748,7 @@ def written(json_of_value: str) -> Any:
 
 
 WORDS, ANSWER, ABOUT = (written(one) for one in (r'"a\u0062"', r'"\/x"', r'"\u0064"'))
-GIVEN, SCHEMA = written('{ "x" : [1.0, 1e2] }'), written('{ "properties" : {"x":{}},"type":"object"}')
+GIVEN, SCHEMA = written('{ "x" : [1.0, 1e2] }'), written('{"properties":{ "x" : {}},"type":"object"}')
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gatepass.normalize.messages import chat_id, client_id
-from gatepass.protocols.translation.chat_request import schema_of
+from gatepass.protocols.translation.chat_request import OBJECT, schema_of
 from gatepass.sse.chunk import json_text
 
 
@@ -28,7 +28,7 @@ def test_other_ids_stay(given):
 @pytest.mark.parametrize("given", [None, {}, {"type": None}, {"type": "object"}, {"properties": {}}])
 def test_a_function_always_has_a_schema(given):
     def schema(value: object) -> object:
-        return msgspec.json.decode(json_text(schema_of(msgspec.Raw(json_text(value)))))
+        return msgspec.json.decode(json_text(schema_of(OBJECT.decode(json_text(value)))))
 
     assert schema(given) == {"type": "object", "properties": {}}
     own = {"type": "object", "properties": {"a": {}}, "required": ["a"]}

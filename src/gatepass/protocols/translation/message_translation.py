@@ -16,7 +16,7 @@ from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import NULL, Block, Content, Members, Place, read, text_of
+from gatepass.protocols.translation.chat_request import NULL, Block, Members, Odd, Place, read, text_of
 from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -29,8 +29,7 @@ _CARRIED = (
 )
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
-_TEXT = ("text",)
-_NO_INPUT = msgspec.Raw(b"{}")
+_ROLES = ("user", "assistant", "system")
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
 """Types of tools that the client runs, without their date."""
@@ -41,12 +40,40 @@ _BILLING = re.compile(r"\A(x-anthropic-billing-header):[^\n]*\n?")
 the conversation in its cache of prompts (https://github.com/sgl-project/sglang/pull/29169)."""
 
 
+class _Block(Block, gc=False):
+    content: msgspec.Raw = NULL
+    id: Any = None
+    name: Any = None
+    input: msgspec.Raw = NULL
+    tool_use_id: Any = None
+    is_error: Any = None
+    thinking: Any = None
+    signature: Any = None
+    source: Any = None
+    title: Any = None
+    context: Any = None
+    tool_name: Any = None
+
+
+_Content = list[_Block | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
+
+
 class _Turn(msgspec.Struct, gc=False):
     role: Any = None
-    content: Content = None
+    content: _Content = None
 
 
-_TURNS = msgspec.json.Decoder(list[_Turn | chat_request.Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
+class _Tool(msgspec.Struct, gc=False):
+    type: Any = None
+    name: Any = None
+    description: msgspec.Raw = NULL
+    strict: msgspec.Raw = NULL
+    input_schema: dict[str, msgspec.Raw] | Odd = None
+
+
+_CONTENT = msgspec.json.Decoder(_Content)
+_TURNS = msgspec.json.Decoder(list[_Turn | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
+_TOOLS = msgspec.json.Decoder(list[_Tool | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
 
 
 def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Object, chat_request.About]:
@@ -59,7 +86,7 @@ def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Ob
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
     system = list[Object]()
-    given = chat_request.CONTENT.decode(request.get("system", NULL)) or []
+    given = _CONTENT.decode(request.get("system", NULL)) or []
     for number, block in enumerate(chat_request.blocks_of(given, "system")):
         part = _part(block, ("system", number))
         if found := _BILLING.match(text := text_of(part.get("text"))):
@@ -101,18 +128,18 @@ def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Ob
 def _messages(turns: list[_Turn], names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
     messages: list[Object] = []
     for number, turn in enumerate(turns):
-        role, content, where = turn.role, turn.content, ("messages", number)
+        role, content, where = turn.role, turn.content, ("messages", number, "content")
         if role == "assistant" and isinstance(content, list):
-            messages.append(_answer(content, (where, "content"), names, dropped))
+            messages.append(_answer(content, where, names, dropped))
             continue
-        if role not in ("user", "assistant", "system"):
-            raise chat_request.malformed(where, "a message of user, assistant or system")
-        if (text := chat_request.plain_text(content, _TEXT)) is not None:
-            messages.append({"role": role, "content": text})
+        if role not in _ROLES:
+            raise chat_request.malformed(("messages", number), "a message of user, assistant or system")
+        if isinstance(content, str):
+            messages.append({"role": role, "content": content})
             continue
         parts: list[Object] = []
-        for at, block in enumerate(chat_request.objects_of(content, (where, "content"), "a text or a list")):
-            place = ((where, "content"), at)
+        for at, block in enumerate(chat_request.objects_of(content, where, "a text or a list")):
+            place = (where, at)
             if block.type != "tool_result":
                 parts.append(_part(block, place))
                 continue
@@ -124,8 +151,8 @@ def _messages(turns: list[_Turn], names: chat_request.Names, dropped: chat_reque
     return messages
 
 
-def _result(block: Block, where: Place) -> chat_request.Text | list[Object]:
-    given = chat_request.blocks_of(chat_request.CONTENT.decode(block.content) or [], where)
+def _result(block: _Block, where: Place) -> chat_request.Text | list[Object]:
+    given = chat_request.blocks_of(_CONTENT.decode(block.content) or [], where)
     parts = [_part(one, (where, number)) for number, one in enumerate(given)]
     return chat_request.content_of([chat_request.text_part("Error:"), *parts] if block.is_error else parts)
 
@@ -138,11 +165,11 @@ def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped:
     for number, block in enumerate(chat_request.objects_of(blocks, where)):
         place, kind = (where, number), block.type
         if kind == "tool_use":
-            if (given := block.input) == NULL:
-                given = _NO_INPUT
-            elif not chat_request.is_object(given):
+            if (given := str(block.input, "utf-8")) == "null":
+                given = "{}"
+            elif given[0] != "{":
                 raise chat_request.malformed((place, "input"), "an object")
-            calls.append(names.call(block.id, block.name, str(given, "utf-8"), place))
+            calls.append(names.call(block.id, block.name, given, place))
         elif kind == "thinking" and (signature := text_of(block.signature)).startswith(OWN_THOUGHT):
             thoughts += (block.thinking, *chat_request.carried_of(carried_by(signature)).reasoning_details)
         elif (kind := text_of(kind)) in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
@@ -156,7 +183,7 @@ def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped:
     return chat_request.joined([answer, *calls]) if calls else answer
 
 
-def _part(block: Block, where: Place) -> Object:
+def _part(block: _Block, where: Place) -> Object:
     if block.type == "text" and (text := chat_request.unread(block.text)) is not None:
         return {"type": "text", "text": text}
     kind, source = text_of(block.type), block.source if isinstance(block.source, dict) else {}
@@ -169,7 +196,7 @@ def _part(block: Block, where: Place) -> Object:
     raise chat_request.refused_part(kind, where)
 
 
-def _texts(kind: str, block: Block, source: Object) -> list[Any]:
+def _texts(kind: str, block: _Block, source: Object) -> list[Any]:
     """Return what `block` says in plain text, beginning with its titles; an empty list if it is not a text."""
     content = source.get("content") if kind == "document" else read(block.content)
     blocks = content if isinstance(content, list) else [content]
@@ -187,18 +214,21 @@ def _texts(kind: str, block: Block, source: Object) -> list[Any]:
 def _tools(request: Members, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
-    given = chat_request.TOOLS.decode(request.get("tools", NULL)) or []
+    given = _TOOLS.decode(request.get("tools", NULL)) or []
     for number, tool in enumerate(chat_request.objects_of(given, "tools")):
         where = ("tools", number)
-        if (kind := text_of(tool.get("type"))) not in ("", "custom"):
+        if (kind := text_of(tool.type)) not in ("", "custom"):
             name, _, version = kind.rpartition("_")
             if name.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():
                 raise chat_request.client_tool(kind, where)
             dropped.note(kind)
             continue
-        function: Object = {"name": names.add(chat_request.Tool(text_of(tool.get("name"))), where)}
-        function |= {name: tool[name] for name in ("description", "strict") if tool.get(name, NULL) != NULL}
-        function["parameters"] = chat_request.schema_of(tool.get("input_schema", NULL))
+        function: Object = {"name": names.add(chat_request.Tool(text_of(tool.name)), where)}
+        if tool.description != NULL:
+            function["description"] = tool.description
+        if tool.strict != NULL:
+            function["strict"] = tool.strict
+        function["parameters"] = chat_request.schema_of(tool.input_schema)
         tools.append({"type": "function", "function": function})
     chat = chat_request.chosen(read(request.get("tool_choice")), tools, names)
     if tools and chat_request.members_of(request, "tool_choice").get("disable_parallel_tool_use"):

@@ -23,10 +23,10 @@ from gatepass.protocols.translation.chat_request import (
     NULL,
     About,
     Block,
-    Content,
     Dropped,
     Members,
     Names,
+    Odd,
     Place,
     Text,
     Tool,
@@ -60,12 +60,23 @@ _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response
 """How the types of items end that a hosted tool wrote."""
 
 
+class _Part(Block, gc=False):
+    refusal: Any = None
+    encrypted_content: Any = None
+    image_url: Any = None
+    detail: Any = None
+
+
+_Content = list[_Part | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
+_CONTENT = msgspec.json.Decoder(_Content)
+
+
 class _Item(msgspec.Struct, gc=False):
     """An item of a conversation. Its members are those that any kind of one has."""
 
     type: Any = None
     role: Any = None
-    content: Content = None
+    content: _Content = None
     call_id: Any = None
     name: Any = None
     namespace: Any = None
@@ -73,12 +84,12 @@ class _Item(msgspec.Struct, gc=False):
     input: msgspec.Raw = NULL
     output: msgspec.Raw = NULL
     execution: Any = None
-    tools: chat_request.Tools = None
-    summary: Content = None
+    tools: list[dict[str, msgspec.Raw] | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None = None
+    summary: _Content = None
     encrypted_content: Any = None
 
 
-_ITEMS = msgspec.json.Decoder(list[_Item | chat_request.Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
+_ITEMS = msgspec.json.Decoder(list[_Item | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
 
 
 def chat_of_response(request: Members, dropped: Dropped) -> tuple[Object, About]:
@@ -96,11 +107,11 @@ def chat_of_response(request: Members, dropped: Dropped) -> tuple[Object, About]
     given = _ITEMS.decode(request.get("input", NULL)) or []
     given = [_Item(role="user", content=given)] if isinstance(given, str) else given
     items: list[_Item] = chat_request.objects_of(given, "input", "a text or a list")
-    declared = chat_request.TOOLS.decode(request.get("tools", NULL))
+    declared = chat_request.OBJECTS.decode(request.get("tools", NULL))
     tools, names = _tools(declared, items, dropped)
     choice = read(request.get("tool_choice"))
     chat |= chat_request.chosen(choice, tools, names)
-    system = _parts(chat_request.CONTENT.decode(request.get("instructions", NULL)) or [], "instructions")
+    system = _parts(_CONTENT.decode(request.get("instructions", NULL)) or [], "instructions")
     chat["messages"] = chat_request.in_turns(system, _messages(items, names, dropped), "input", dropped)
     if request.get("max_output_tokens", NULL) != NULL:
         chat["max_tokens"] = request["max_output_tokens"]
@@ -164,8 +175,10 @@ def _repeated(request: Members, tools: Any, choice: Any) -> Object:
     if isinstance(tools, list):
         whole = [_WHOLE["function"] | tool if text_of(tool.get("type")) == "function" else tool for tool in tools]
         repeated["tools"] = msgspec.Raw(_on_one_line(json_text(whole)))
-    is_long = {name for name, value in repeated.items() if value and len(json_text(value)) > MOST_REPEATED_BYTES}
-    return repeated | dict.fromkeys(is_long)
+    texts = {
+        name: bytes(value) if isinstance(value, msgspec.Raw) else json_text(value) for name, value in repeated.items()
+    }
+    return repeated | dict.fromkeys(name for name, text in texts.items() if len(text) > MOST_REPEATED_BYTES)
 
 
 def _on_one_line(text: bytes) -> bytes:
@@ -214,7 +227,7 @@ def _of_item(kind: str, item: _Item, where: Place, names: Names, dropped: Droppe
             return [{"role": role, "content": _content(item.content, (where, "content"))}]
     if kind in _RESULTS:
         text, inside = unread(item.output), (where, "output")
-        output = _content(chat_request.CONTENT.decode(item.output) or [], inside) if text is None else text
+        output = _content(_CONTENT.decode(item.output) or [], inside) if text is None else text
         return chat_request.result_messages(item.call_id, output, where)
     is_search = kind in ("tool_search_call", "tool_search_output") and item.execution == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
@@ -275,7 +288,7 @@ def _parts(content: Any, where: Place) -> list[Object]:
     return [_part(part, (where, at)) for at, part in enumerate(chat_request.blocks_of(content, where))]
 
 
-def _part(part: Block, where: Place) -> Object:
+def _part(part: _Part, where: Place) -> Object:
     kind = text_of(part.type)
     if kind in _TEXTS and (text := unread(part.text)) is not None:
         return {"type": "text", "text": text}
@@ -296,10 +309,10 @@ def _part(part: Block, where: Place) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(declared: chat_request.Tools, items: list[_Item], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(declared: Any, items: list[_Item], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    owners: list[tuple[Place, chat_request.Tools]] = [("", declared)]
+    owners: list[tuple[Place, Any]] = [("", declared)]
     owners += [(("input", at), item.tools) for at, item in enumerate(items) if item.type in _WITH_TOOLS]
     for where, given in owners:
         for place, one, tool in _declared(given, where, dropped):
@@ -308,13 +321,13 @@ def _tools(declared: chat_request.Tools, items: list[_Item], dropped: Dropped) -
     return tools, names
 
 
-def _declared(tools: chat_request.Tools, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Members, Tool]]:
+def _declared(tools: Any, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Members, Tool]]:
     """Yield those of the `tools` at `where` that a chat can call, with their places: also those inside a namespace."""
     for number, outer in enumerate(chat_request.objects_of(tools or [], (where, "tools"))):
         at: Place = ((where, "tools"), number)
         namespace, inner = "", [(at, outer)]
         if text_of(outer.get("type")) == "namespace":
-            namespace, given = text_of(outer.get("name")), chat_request.TOOLS.decode(outer.get("tools", NULL))
+            namespace, given = text_of(outer.get("name")), chat_request.OBJECTS.decode(outer.get("tools", NULL))
             inside = chat_request.objects_of(given, (at, "tools"))
             inner = [(((at, "tools"), number), one) for number, one in enumerate(inside)]
             if len(namespace) > MOST_NAMESPACE_CHARS:
@@ -343,7 +356,9 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 def _function(tool: Members, name: str, *, is_custom: bool) -> Object:
     function: Object = {"name": name}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name, NULL) != NULL}
-    function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters", NULL))
+    function["parameters"] = (
+        _INPUT if is_custom else chat_request.schema_of(chat_request.OBJECT.decode(tool.get("parameters", NULL)))
+    )
     if is_custom:
         syntax = chat_request.members_of(tool, "format")
         if definition := text_of(syntax.get("definition")):
