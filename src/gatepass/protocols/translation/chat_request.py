@@ -276,14 +276,6 @@ def blocks_of(content: Any, where: Place) -> list[Any]:
     return objects_of(content, where, "a text or a list")
 
 
-def plain_text(content: Any, kinds: Collection[str]) -> Text | None:
-    """Return a content that is a text, or one block of a text: nearly all are. `kinds` has the types of such blocks."""
-    if isinstance(content, list):
-        is_one = len(content) == 1 and isinstance(block := content[0], Block) and block.type in kinds
-        return unread(content[0].text) if is_one else None
-    return content if isinstance(content, str) else None
-
-
 def members_of(owner: Mapping[str, Any], name: str) -> Object:
     value = read(owner.get(name))
     return value if isinstance(value, dict) else {}
@@ -297,14 +289,13 @@ def image_part(url: Any) -> Object:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def content_of(parts: list[Object]) -> Text | list[Object]:
+def content_of(parts: Sequence[Text | Object]) -> Text | list[Object]:
     """Return the content of a message: one text if there is nothing else, because some servers accept no parts."""
-    if len(parts) == 1 and "text" in (part := parts[0]):
-        text: Text = part["text"]
+    if len(parts) == 1 and not isinstance(text := parts[0], dict):
         return text
-    if all(part["type"] == "text" for part in parts):
-        return "\n\n".join([text_of(part["text"]) for part in parts])
-    return parts
+    if any(isinstance(part, dict) for part in parts):
+        return [part if isinstance(part, dict) else text_part(part) for part in parts]
+    return "\n\n".join(map(text_of, parts))
 
 
 def result_messages(call_id: Any, content: Text | list[Object], where: Place) -> list[Object]:
@@ -317,13 +308,13 @@ def result_messages(call_id: Any, content: Text | list[Object], where: Place) ->
     found = chat_id(call_id)[0] if call_id.startswith(CODED) else call_id
     if not isinstance(content, list):
         return [{"role": "tool", "tool_call_id": found, "content": content}]
-    texts = [part for part in content if part["type"] == "text"]
+    texts = [part["text"] for part in content if part["type"] == "text"]
     images = [part for part in content if part["type"] != "text"]
     images = [{"role": "user", "content": [text_part(f"Images of {found}:"), *images]}]
     return [{"role": "tool", "tool_call_id": found, "content": content_of(texts)}, *images]
 
 
-def in_turns(system: list[Object], messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
+def in_turns(system: Sequence[Text | Object], messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
     """Return the messages as strict servers require them, behind one with the parts of `system`.
 
     Those without content are left out, a later one of the system becomes one of the user, several of one role in a row
@@ -388,13 +379,13 @@ def _merged(messages: list[Object]) -> list[Object]:
 
 def joined(turn: list[Object]) -> Object:
     """Return several messages of one role as one."""
-    parts: list[Object] = []
+    parts: list[Text | Object] = []
     calls = [call for message in turn for call in message.get("tool_calls", ())]
     one: Object = {}
     for message in turn:
         one |= message
         content = message.get("content")
-        parts += content if isinstance(content, list) else [text_part(content)] if content else []
+        parts += content if isinstance(content, list) else [content] if content else []
     one["content"] = content_of(parts) if parts else None if calls else ""
     details = [detail for message in turn for detail in message.get("reasoning_details", ())]
     thought = joined_thoughts(*[message.get("reasoning_content") for message in turn], *details)

@@ -16,7 +16,7 @@ from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import NULL, Block, Members, Odd, Place, read, text_of
+from gatepass.protocols.translation.chat_request import NULL, Block, Members, Odd, Place, Text, read, text_of
 from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -85,14 +85,14 @@ def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Ob
     chat: Object = {name: request[name] for name in _SAME if request.get(name, NULL) != NULL}
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
-    system = list[Object]()
+    system = list[Text | Object]()
     given = _CONTENT.decode(request.get("system", NULL)) or []
     for number, block in enumerate(chat_request.blocks_of(given, "system")):
         part = _part(block, ("system", number))
-        if found := _BILLING.match(text := text_of(part.get("text"))):
+        if found := _BILLING.match(text := text_of(part)):
             dropped.note(found[1])
-            part["text"] = text[found.end() :]
-        system += [part] if part.get("text") != "" else []
+            part = text[found.end() :]
+        system += [part] if part else []
     turns = _TURNS.decode(request.get("messages", NULL)) or []
     messages = _messages(chat_request.objects_of(turns, "messages"), names, dropped)
     chat["messages"] = chat_request.in_turns(system, messages, "messages", dropped)
@@ -137,7 +137,7 @@ def _messages(turns: list[_Turn], names: chat_request.Names, dropped: chat_reque
         if isinstance(content, str):
             messages.append({"role": role, "content": content})
             continue
-        parts: list[Object] = []
+        parts: list[Text | Object] = []
         for at, block in enumerate(chat_request.objects_of(content, where, "a text or a list")):
             place = (where, at)
             if block.type != "tool_result":
@@ -151,15 +151,15 @@ def _messages(turns: list[_Turn], names: chat_request.Names, dropped: chat_reque
     return messages
 
 
-def _result(block: _Block, where: Place) -> chat_request.Text | list[Object]:
+def _result(block: _Block, where: Place) -> Text | list[Object]:
     given = chat_request.blocks_of(_CONTENT.decode(block.content) or [], where)
     parts = [_part(one, (where, number)) for number, one in enumerate(given)]
-    return chat_request.content_of([chat_request.text_part("Error:"), *parts] if block.is_error else parts)
+    return chat_request.content_of(["Error:", *parts] if block.is_error else parts)
 
 
 def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
-    parts: list[Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
+    parts: list[Text | Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
     calls: list[Object] = []
     thoughts: list[Any] = []
     for number, block in enumerate(chat_request.objects_of(blocks, where)):
@@ -183,12 +183,12 @@ def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped:
     return chat_request.joined([answer, *calls]) if calls else answer
 
 
-def _part(block: _Block, where: Place) -> Object:
+def _part(block: _Block, where: Place) -> Text | Object:
     if block.type == "text" and (text := chat_request.unread(block.text)) is not None:
-        return {"type": "text", "text": text}
+        return text
     kind, source = text_of(block.type), block.source if isinstance(block.source, dict) else {}
     if (texts := _texts(kind, block, source)) and all(isinstance(text, str) for text in texts):
-        return chat_request.text_part("\n".join(texts))
+        return "\n".join(texts)
     media, data, url = (text_of(source.get(name)) for name in ("media_type", "data", "url"))
     found = {"base64": media and data and f"data:{media};base64,{data}", "url": url}.get(event_kind(source))
     if kind == "image" and found:

@@ -280,24 +280,23 @@ def _thoughts(item: _Item, dropped: Dropped) -> list[Any]:
 
 
 def _content(content: Any, where: Place) -> Text | list[Object]:
-    text = chat_request.plain_text(content, _TEXTS)
-    return chat_request.content_of(_parts(content, where)) if text is None else text
+    return content if isinstance(content, str) else chat_request.content_of(_parts(content, where))
 
 
-def _parts(content: Any, where: Place) -> list[Object]:
+def _parts(content: Any, where: Place) -> list[Text | Object]:
     return [_part(part, (where, at)) for at, part in enumerate(chat_request.blocks_of(content, where))]
 
 
-def _part(part: _Part, where: Place) -> Object:
+def _part(part: _Part, where: Place) -> Text | Object:
     kind = text_of(part.type)
     if kind in _TEXTS and (text := unread(part.text)) is not None:
-        return {"type": "text", "text": text}
+        return text
     if kind == "refusal" and isinstance(part.refusal, str):
-        return chat_request.text_part(part.refusal)
+        return part.refusal
     # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
     told = part.encrypted_content
     if kind == "encrypted_content" and isinstance(told, str) and not told.startswith(_ENCRYPTED):
-        return chat_request.text_part(told)
+        return told
     if kind == "input_image" and isinstance(url := part.image_url, str):
         image = chat_request.image_part(url)
         if part.detail:
