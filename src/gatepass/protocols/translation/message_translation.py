@@ -82,7 +82,7 @@ def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Ob
     Raises InvalidRequest for what a chat cannot express: a document without a text, a stored file, a forced tool of the
     server, a call without its result, the beginning of the answer.
     """
-    chat: Object = {name: request[name] for name in _SAME if request.get(name, NULL) != NULL}
+    chat: Object = {name: value for name in _SAME if (value := read(request.get(name))) is not None}
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
     system = list[Text | Object]()

@@ -103,7 +103,7 @@ def chat_of_response(request: Members, dropped: Dropped) -> tuple[Object, About]
             raise _stored(name)
     if read(request.get("background")):
         raise InvalidRequest("The upstream has chat completions alone, and no `background`.", param="background")
-    chat: Object = {name: request[name] for name in _SAME if request.get(name, NULL) != NULL}
+    chat: Object = {name: value for name in _SAME if (value := read(request.get(name))) is not None}
     given = _ITEMS.decode(request.get("input", NULL)) or []
     given = [_Item(role="user", content=given)] if isinstance(given, str) else given
     items: list[_Item] = chat_request.objects_of(given, "input", "a text or a list")
@@ -113,8 +113,8 @@ def chat_of_response(request: Members, dropped: Dropped) -> tuple[Object, About]
     chat |= chat_request.chosen(choice, tools, names)
     system = _parts(_CONTENT.decode(request.get("instructions", NULL)) or [], "instructions")
     chat["messages"] = chat_request.in_turns(system, _messages(items, names, dropped), "input", dropped)
-    if request.get("max_output_tokens", NULL) != NULL:
-        chat["max_tokens"] = request["max_output_tokens"]
+    if (most := read(request.get("max_output_tokens"))) is not None:
+        chat["max_tokens"] = most
     if read(request.get("stream")):
         chat["stream_options"] = {"include_usage": True}
     reasoning = chat_request.object_of(request, "reasoning")
@@ -288,9 +288,9 @@ def _parts(content: Any, where: Place) -> list[Text | Object]:
 
 
 def _part(part: _Part, where: Place) -> Text | Object:
-    kind = text_of(part.type)
-    if kind in _TEXTS and (text := unread(part.text)) is not None:
+    if part.type in _TEXTS and (text := unread(part.text)) is not None:
         return text
+    kind = text_of(part.type)
     if kind == "refusal" and isinstance(part.refusal, str):
         return part.refusal
     # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
