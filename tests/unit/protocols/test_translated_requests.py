@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from typing import Any
 
@@ -853,6 +854,15 @@ def test_what_a_response_repeats_of_a_body_with_line_breaks_stands_on_one_line()
         **{name: value for name, value in request.items() if name != "input"},
         "tools": [{"description": None, **FIND}, PATCH],
     }
+
+
+def test_what_a_response_repeats_does_not_keep_the_body():
+    """A stream would hold megabytes until its end."""
+    members_ = {"instructions": "Be kind.", "tools": [FIND], "tool_choice": "auto", "metadata": {"a": "1"}, "user": "u"}
+    body = json.dumps({"model": "m", "input": "Hi", **members_}).encode()
+    before = sys.getrefcount(body)
+    about = RESPONSES_OVER_CHAT.chat_call(a_call(body), CHAT_OPERATION).about
+    assert (sys.getrefcount(body), about.repeated["user"]) == (before, msgspec.Raw(b'"u"'))
 
 
 def test_a_response_repeats_the_schema_of_a_function_as_it_was_sent():

@@ -162,11 +162,12 @@ def _choice(given: Any, chat: Object, names: Names) -> Any:
 
 
 def _repeated(request: Members, tools: Any, choice: Any) -> Object:
-    """Return what the response repeats. Texts stay unread. Tools are written once: a stream has them three times."""
+    """Return what the response repeats. Tools are written once: a stream has them three times."""
     repeated: Object = {name: request.get(name) for name in _REPEATED}
     for name, value in repeated.items():
         if isinstance(value, msgspec.Raw) and name != "tools":
-            repeated[name] = read(value) if (text := unread(value)) is None else text
+            text = unread(value)  # a view of the body would keep it until the answer ends
+            repeated[name] = text.copy() if isinstance(text, msgspec.Raw) else read(value)
     for name in ("text", "reasoning"):
         if isinstance(value := repeated[name], dict):
             repeated[name] = {**_WHOLE[name], **value}
