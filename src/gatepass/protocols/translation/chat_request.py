@@ -21,6 +21,7 @@ from gatepass.errors import InvalidRequest
 from gatepass.json_body import string
 from gatepass.normalize.messages import CODED, chat_id
 from gatepass.sse.chunk import Object, event_kind
+from gatepass.types import Hidden
 
 SHOWN_CHARS = 64
 
@@ -45,7 +46,7 @@ OBJECTS = msgspec.json.Decoder(
 )
 
 
-class Block(msgspec.Struct, gc=False):
+class Block(Hidden, msgspec.Struct, gc=False):
     """A block or part of a content. Those of a protocol have the members of any of its kinds."""
 
     type: Any = None

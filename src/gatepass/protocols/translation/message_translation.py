@@ -20,6 +20,7 @@ from gatepass.protocols.translation.chat_request import NULL, Block, Members, Od
 from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
+from gatepass.types import Hidden
 
 _SAME = ("model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream")
 """`max_completion_tokens` is that of a `rename` for the chats of the same model."""
@@ -58,12 +59,12 @@ class _Block(Block, gc=False):
 _Content = list[_Block | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
 
 
-class _Turn(msgspec.Struct, gc=False):
+class _Turn(Hidden, msgspec.Struct, gc=False):
     role: Any = None
     content: _Content = None
 
 
-class _Tool(msgspec.Struct, gc=False):
+class _Tool(Hidden, msgspec.Struct, gc=False):
     type: Any = None
     name: Any = None
     description: msgspec.Raw = NULL

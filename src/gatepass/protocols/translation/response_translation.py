@@ -36,7 +36,7 @@ from gatepass.protocols.translation.chat_request import (
 )
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
-from gatepass.types import StreamedResponse
+from gatepass.types import Hidden, StreamedResponse
 
 _SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "metadata", "service_tier", "user")
 _CARRIED = (
@@ -71,7 +71,7 @@ _Content = list[_Part | Odd] | dict[str, msgspec.Raw] | str | int | float | bool
 _CONTENT = msgspec.json.Decoder(_Content)
 
 
-class _Item(msgspec.Struct, gc=False):
+class _Item(Hidden, msgspec.Struct, gc=False):
     """An item of a conversation. Its members are those that any kind of one has."""
 
     type: Any = None
