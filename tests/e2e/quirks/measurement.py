@@ -77,11 +77,11 @@ def gatepass(folder: Path, url: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PathResults:
-    """The results over one path by the title of the client, and the requests of the upstream by model."""
+    """The results over one path, and the requests that the upstream received by model, by the title of the client."""
 
     results: dict[str, Results] = field(default_factory=dict)
     assessments: dict[str, Assessments] = field(default_factory=dict)
-    requests: Counter[str] = field(default_factory=Counter)
+    requests: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def _measure_path(url: str, upstream_url: str, rows: Sequence[Row]) -> PathResults:
@@ -101,7 +101,7 @@ def _measure_path(url: str, upstream_url: str, rows: Sequence[Row]) -> PathResul
         path.assessments[client.title] = {
             (row.model, mode): assess(row, path.results[client.title][row.model, mode]) for row, mode in calls
         }
-        path.requests.update(get_json(f"{upstream_url}/count"))
+        path.requests[client.title] = Counter(get_json(f"{upstream_url}/count"))
     return path
 
 
