@@ -1,7 +1,7 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
 .PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas bench-tracing bench-tls
 
-bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
+bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, Portkey, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
 
 bench-quick: setup ## Core workloads, no network, 4 minutes; BENCH="--against REF" compares with older code in 7

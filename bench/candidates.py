@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.environments import environment, nginx
+from bench.environments import environment, nginx, portkey
 from bench.paths import BENCH, CA_FILE, PEERS, ROOT, SCRATCH, TLS
 
 CLIENT_KEY = "gp-bench-0000000000000000000000000000000000000000"
@@ -30,10 +30,11 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command that starts a candidate on its port."""
+    """A command that starts a candidate on its port. `fields` are header fields that each of its clients sends."""
 
     command: tuple[str | Path, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 Launcher = Callable[[Ports, int], Launch]
@@ -133,6 +134,12 @@ def _openai_forward(ports: Ports, port: int) -> Launch:
     return Launch(command, env)
 
 
+def _portkey(ports: Ports, port: int) -> Launch:
+    """It learns its upstream from each request."""
+    fields = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{ports.mock}/v1"}
+    return Launch(("node", portkey(), f"--port={port}", "--headless"), fields=fields)
+
+
 def _litellm(ports: Ports, port: int) -> Launch:
     return litellm_launch(PEERS / "litellm.yaml", port, {"UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1"})
 
@@ -162,6 +169,7 @@ CANDIDATES = (
     Candidate("tuned", "FastAPI with httpx2, tuned: raw routes, raw bytes, no limit of the pool", _tuned),
     Candidate("naive", "FastAPI with httpx and StreamingResponse, as in examples", _naive),
     Candidate("openai-forward", "openai-forward, logging off", _openai_forward),
+    Candidate("portkey", "Portkey's gateway, one process of Node.js, no log", _portkey),
     Candidate("litellm", "LiteLLM's proxy, one worker, no keys, no database", _litellm),
     Candidate("nginx-tls", "nginx, TLS to the upstream, verified, with session reuse", _nginx_tls),
     Candidate("gatepass-tls", "gatepass, TLS to the upstream", gatepass(tls=True), True),

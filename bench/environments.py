@@ -20,6 +20,7 @@ LOCKS = {
     "litellm": REQUIREMENTS / "litellm.txt",
     "py-spy": REQUIREMENTS / "py-spy.txt",
 }
+PORTKEY_LOCK = ROOT / "tests/e2e/portkey/package-lock.json"
 PIP = (
     "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
     "--no-deps", "--require-hashes", "--only-binary", ":all:",
@@ -46,6 +47,20 @@ def environment(name: str) -> Path:
     _run([python_of(name), *PIP, "-r", lock], f"{name} does not install")
     mark.write_text(stamp)
     return python_of(name)
+
+
+def portkey() -> Path:
+    """Return the program of Portkey's gateway, and install it from its lock file if needed; raise SetupFailed."""
+    home = ENVIRONMENTS / "portkey"
+    home.mkdir(parents=True, exist_ok=True)
+    stamp, mark = hashlib.sha256(PORTKEY_LOCK.read_bytes()).hexdigest(), home / ".made-of"
+    if not mark.exists() or mark.read_text() != stamp:
+        print(f"making {home.relative_to(ROOT)}", file=sys.stderr, flush=True)
+        for file in (PORTKEY_LOCK, PORTKEY_LOCK.with_name("package.json")):
+            shutil.copy(file, home)
+        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], "Portkey does not install", home)
+        mark.write_text(stamp)
+    return home / "node_modules/@portkey-ai/gateway/build/start-server.js"
 
 
 def programs() -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -38,6 +38,7 @@ class Instance:
         self._rig = rig
         self._child: Child | None = None
         self.port = rig.ports.mock
+        self._fields: Mapping[str, str] = {}
         if candidate.launch is not None:
             self._start(candidate.launch)
         with self._stopped_on_failure():
@@ -70,6 +71,7 @@ class Instance:
     def _start(self, launcher: Launcher) -> None:
         self.port = free_port()
         launch = launcher(self._rig.ports, self.port)
+        self._fields = launch.fields
         log = LOGS / f"{self.candidate.name}.log"
         began_s = time.monotonic()
         reader_core = self._rig.rig_core if self.candidate.has_reader else None
@@ -104,7 +106,7 @@ class Instance:
         return self._child.log.read_text(encoding="utf-8").splitlines() if self._child is not None else []
 
     def _ask(self, path: str, body: bytes | None) -> bytes:
-        headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}"}
+        headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}", **self._fields}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         with urllib.request.urlopen(request, timeout=5) as reply:  # noqa: S310 - loopback
             content: bytes = reply.read()
@@ -135,4 +137,5 @@ class Instance:
         command += ["-p", str(self.port), "-u", workload.path, "-b", str(BODIES / f"{workload.body}.json")]
         command += ["-c", str(workload.connections), "-w", str(workload.warmup_s), "-d", str(window_s)]
         command += ["-r", str(workload.ramp_ms), "-k", CLIENT_KEY, *(["-1"] if workload.once else [])]
+        command += [word for name, value in self._fields.items() for word in ("-f", f"{name}: {value}")]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

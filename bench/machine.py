@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -59,7 +60,11 @@ def commit() -> str:
 
 def versions() -> dict[str, dict[str, str]]:
     """Return the versions of the measured libraries, by environment."""
-    return {name: found for name, libraries in LIBRARIES.items() if (found := _versions(name, libraries))}
+    found = {name: libraries for name, listed in LIBRARIES.items() if (libraries := _versions(name, listed))}
+    package = ENVIRONMENTS / "portkey/node_modules/@portkey-ai/gateway/package.json"
+    if package.exists():
+        found["portkey"] = {"@portkey-ai/gateway": json.loads(package.read_text(encoding="utf-8"))["version"]}
+    return found
 
 
 def _versions(environment: str, libraries: tuple[str, ...]) -> dict[str, str]:

@@ -20,6 +20,8 @@ from bench.workloads import WORKLOADS
 HEAD = ("command", "date", "machine", "commit", "source", "versions", "rounds", "window_s", "took_s")
 OMITTED_FIGURES = frozenset({"gateway_cpu", "rig_cpu", "memory_mb", "errors"})
 PEERS = ("naive", "litellm", "nginx")
+OTHERS = ("nginx", "openai-forward", "portkey", "litellm")
+COMPARED = frozenset({"chat-64", "paced-50", "agent-8"})
 SHOWN = frozenset({"chat-1", "chat-64", "burst-32", "paced-500", "embeddings-8"})
 """The workloads whose tables the page has: those of the summary. The promises name the others."""
 
@@ -77,7 +79,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     figures = figures_of(document)
     results = check(figures)
     lines = ["# Benchmarks", "", *_introduction(document), "", "## What gatepass costs", "", *_costs(figures)]
-    lines += ["", "## Promises", "", *_promises(results)]
+    lines += ["", "## Compared with others", "", *_compared(figures), "", "## Promises", "", *_promises(results)]
     lines += [
         "",
         "## The candidates",
@@ -141,6 +143,18 @@ def _costs(figures: Figures) -> list[str]:
         f"- **Compared with others**, small chats/s on one core: {rates['naive']:.0f} times FastAPI with httpx,",
         f"  {rates['litellm']:.0f} times LiteLLM, {rates['nginx']:.0%} of nginx.",
     ]
+
+
+def _compared(figures: Figures) -> list[str]:
+    """Return the CPU of a request or an event of each gateway, in µs and as a multiple of gatepass's."""
+    rows = [["CPU µs", "gatepass", *OTHERS]]
+    for workload in WORKLOADS:
+        if workload.name in COMPARED and ("gatepass", workload.name) in figures.loads:
+            own_us = figures.loads["gatepass", workload.name].cpu_us
+            found = [figures.loads.get((name, workload.name)) for name in OTHERS]
+            cells = ["" if one is None else f"{one.cpu_us:,.0f} ({number(one.cpu_us / own_us)} x)" for one in found]
+            rows.append([workload.description, f"{own_us:,.0f}", *cells])
+    return _grid(rows) if len(rows) > 1 else ["This run measured none of these workloads."]
 
 
 def _promises(results: Sequence[Result]) -> list[str]:

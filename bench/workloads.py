@@ -13,11 +13,12 @@ from bench.paths import BODIES
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 
-ALL_CANDIDATES = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned", "naive", "openai-forward", "litellm")
+PEERS = ("naive", "openai-forward", "portkey", "litellm")
+ALL_CANDIDATES = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned", *PEERS)
 TLS_CANDIDATES = ("nginx-tls", "gatepass-tls")
 FAST_CANDIDATES = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")
-"""The candidates that can hold 500 streams on one core. naive holds 100 (httpx's default pool), and openai-forward and
-LiteLLM need more than one core."""
+"""The candidates that can hold 500 streams on one core. naive holds 100 (httpx's default pool), and openai-forward,
+Portkey and LiteLLM need more than one core."""
 
 TEXT = "The quick brown fox jumps over the lazy dog. "
 BURST_EVENTS = 200
@@ -90,6 +91,13 @@ WORKLOADS = (
         "whole",
         8,
         ("gatepass",),
+    ),
+    Workload(
+        "agent-8",
+        "turns of a coding agent (178 KB, 300 messages, 40 tools), 8 at a time",
+        "agent",
+        8,
+        ALL_CANDIDATES,
     ),
     paced(50, 500, 1.0, ALL_CANDIDATES, "paced-100"),
     paced(500, 1000, 1.5, FAST_CANDIDATES, "paced-100"),
@@ -167,9 +175,36 @@ def _bodies() -> Mapping[str, Any]:
         "paced-100": _chat("bench-pace-100-50", text[:800], stream=True),
         "paced-120": _chat("bench-pace-120-50", text[:800], stream=True),
         "slow": _chat("bench-pace-8-1000", text[:800], stream=True),
+        "agent": _agent(turns=149, tools=40),
         "embeddings": {"model": "bench-embed", "input": [text[:4060]] * 16, "encoding_format": "float"},
         "images": _chat("bench-chat", text[:200]) | {"images": [f"data:image/png;base64,{image}"]},
     }
+
+
+def _agent(turns: int, tools: int) -> dict[str, Any]:
+    """Return a turn of a coding agent: a question, and calls of tools with their results."""
+    schema = {name: {"type": "string", "description": TEXT * 2} for name in ("path", "pattern", "reason")}
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": TEXT * 300},
+        {"role": "user", "content": [{"type": "text", "text": TEXT * 4}]},
+    ]
+    for number in range(turns):
+        function = {"name": f"tool_{number % tools}", "arguments": json.dumps({"path": f"src/file_{number}.py"})}
+        call = {"id": f"call_{number:08}", "type": "function", "function": function}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": TEXT * 13})
+    declared = [
+        {
+            "type": "function",
+            "function": {
+                "name": f"tool_{number}",
+                "description": TEXT * 10,
+                "parameters": {"type": "object", "properties": schema, "required": ["path"]},
+            },
+        }
+        for number in range(tools)
+    ]
+    return {"model": "bench-chat", "messages": messages, "tools": declared, "max_tokens": 4096}
 
 
 def _chat(model: str, text: str, *, stream: bool = False) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 /* load.c - a small HTTP/1.1 load client for JSON and SSE: one thread, epoll.
  *
- *   load -p PORT -u PATH -b BODYFILE -c CONNS -d SECONDS [-w WARMUP] [-r RAMP_MS] [-1] [-k KEY]
+ *   load -p PORT -u PATH -b BODYFILE -c CONNS -d SECONDS [-w WARMUP] [-r RAMP_MS] [-1] [-k KEY] [-f FIELD]...
  *
+ * -f adds a header field, as `name: value`.
  * Closed loop: each connection sends its next request when the reply is complete.
  * With -1 each connection sends only one request, for a long paced stream.
  * It prints "MARK start" and "MARK end" at the ends of the measured window, then one JSON line.
@@ -143,19 +144,20 @@ static void dist(const char *name, void *a, int last) {
     printf("\"%s_us\":{\"n\":%zu,\"min\":%.1f,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"max\":%.1f}%s", name, h->n, pct(h, 0), pct(h, .5), pct(h, .9), pct(h, .99), pct(h, 1), last ? "" : ",");
 }
 int main(int argc, char **argv) {
-    int C = 1, o, ramp = 0; double d = 3, w = 0.5; const char *bf = NULL, *key = "none";
+    int C = 1, o, ramp = 0; double d = 3, w = 0.5; const char *bf = NULL, *key = "none"; char fields[4096] = ""; size_t fl = 0;
     signal(SIGPIPE, SIG_IGN);
     struct rlimit rl; getrlimit(RLIMIT_NOFILE, &rl); rl.rlim_cur = rl.rlim_max; setrlimit(RLIMIT_NOFILE, &rl);
-    while ((o = getopt(argc, argv, "p:u:b:c:d:w:r:1k:")) > 0) switch (o) {
+    while ((o = getopt(argc, argv, "p:u:b:c:d:w:r:1k:f:")) > 0) switch (o) {
         case 'p': port = atoi(optarg); break; case 'u': path = optarg; break; case 'b': bf = optarg; break; case 'c': C = atoi(optarg); break;
         case 'd': d = atof(optarg); break; case 'w': w = atof(optarg); break; case 'r': ramp = atoi(optarg); break; case '1': once = 1; break;
-        case 'k': key = optarg; break; default: return 2; }
+        case 'k': key = optarg; break;
+        case 'f': if (fl + strlen(optarg) + 3 > sizeof fields) return 2; fl += sprintf(fields + fl, "%s\r\n", optarg); break; default: return 2; }
     size_t bl = 0; char *b = NULL;
     if (bf) { FILE *f = fopen(bf, "rb"); if (!f) { perror(bf); return 2; } fseek(f, 0, SEEK_END); bl = ftell(f); rewind(f); b = malloc(bl); if (fread(b, 1, bl, f) != bl) return 2; fclose(f); }
     req = malloc(bl + 8192);
     req_len = sprintf(req, "%s %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: bench-load\r\nAccept: application/json\r\nAuthorization: Bearer %s\r\n", bf ? "POST" : "GET", path, port, key);
     if (bf) req_len += sprintf(req + req_len, "Content-Type: application/json\r\nContent-Length: %zu\r\n", bl);
-    req_len += sprintf(req + req_len, "\r\n"); if (bl) memcpy(req + req_len, b, bl); req_len += bl;
+    req_len += sprintf(req + req_len, "%s\r\n", fields); if (bl) memcpy(req + req_len, b, bl); req_len += bl;
     ep = epoll_create1(0);
     conn *cs = calloc(C, sizeof *cs); active = C;
     uint64_t t = now_ns(), begin = t; win0 = t + (uint64_t)(w * 1e9); win1 = win0 + (uint64_t)(d * 1e9);
