@@ -179,9 +179,10 @@ class InFlightRequest(CancelScope):
             raise Draining(STOPPING, retry_after_s=1)
         self._in_flight.idle_streams.add(self)
 
-    def cancel(self, reason: BaseException) -> None:
+    def cancel(self, reason: BaseException | None = None) -> None:
+        """Cancel it for `reason`, by default because its client has gone, unless its response is sent."""
         if not self.response.is_sent:
-            super().cancel(reason)
+            super().cancel(reason or ClientGone())
 
     def __enter__(self) -> Self:
         in_flight = self._in_flight
@@ -192,7 +193,7 @@ class InFlightRequest(CancelScope):
             in_flight.loop = asyncio.get_running_loop()
         in_flight.requests.add(self)
         self._task = asyncio.current_task(in_flight.loop)  # a new task: no earlier cancellation
-        self.response.cycle.on_disconnect(lambda: self.cancel(ClientGone()))
+        self.response.cycle.on_disconnect(self.cancel)
         return self
 
     def __exit__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -57,7 +57,7 @@ class Asked(Hidden):
     def __init__(self, body: bytes = b"", top: TopLevel | None = None) -> None:
         self._body, self._top = body, top
         self._schemas: dict[str, msgspec.Raw] | None = None
-        self._names: list[str] = []
+        self._names: Sequence[str] = ()
 
     @property
     def tools(self) -> Mapping[str, msgspec.Raw]:

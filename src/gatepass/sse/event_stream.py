@@ -86,6 +86,7 @@ _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 PAGE_BYTES = 4096
 
 MOST_CLEAN = 64
+_EMPTY = frozenset((b"",))
 SHORTEST_ID_LINE = len(b"id:") + SHORTEST_CHARS
 """A shorter one holds no secret."""
 
@@ -191,7 +192,7 @@ class EventStream:
         self._noted_events = 0
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
-        self._clean = {b""}
+        self._clean = _EMPTY
         """Lines beside the data that were searched for secrets: most are repeated. The ids are not among them."""
         self._is_over = self._has_begun = self.has_ids = self._has_texts_beside = False
         self._text, self._text_events = b"", 0
@@ -529,7 +530,7 @@ class EventStream:
             self._adapted[LINES] = None
             return public
         if len(self._clean) < MOST_CLEAN and len(others) <= MOST_ESCAPED:
-            self._clean.add(others)
+            self._clean |= {others}
         return block
 
     def _count_texts_beside(self, run: bytes) -> int:
