@@ -46,7 +46,7 @@ OBJECTS = msgspec.json.Decoder(
 )
 
 
-class Block(Hidden, msgspec.Struct, gc=False):
+class ContentBlock(Hidden, msgspec.Struct, gc=False):
     """A block or part of a content. Those of a protocol have the members of any of its kinds."""
 
     type: Any = None
@@ -273,7 +273,7 @@ def objects_of(value: Any, where: Place, expected: str = "a list") -> list[Any]:
 def blocks_of(content: Any, where: Place) -> list[Any]:
     """Return the blocks of a content. A text is one block."""
     if isinstance(content, str):
-        return [Block("text", msgspec.Raw(msgspec.json.encode(content)))]
+        return [ContentBlock("text", msgspec.Raw(msgspec.json.encode(content)))]
     return objects_of(content, where, "a text or a list")
 
 

@@ -16,7 +16,7 @@ from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import NULL, Block, Members, Odd, Place, Text, read, text_of
+from gatepass.protocols.translation.chat_request import NULL, ContentBlock, Members, Odd, Place, Text, read, text_of
 from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -41,7 +41,7 @@ _BILLING = re.compile(r"\A(x-anthropic-billing-header):[^\n]*\n?")
 the conversation in its cache of prompts (https://github.com/sgl-project/sglang/pull/29169)."""
 
 
-class _Block(Block, gc=False):
+class _MessageBlock(ContentBlock, gc=False):
     content: msgspec.Raw = NULL
     id: Any = None
     name: Any = None
@@ -56,7 +56,7 @@ class _Block(Block, gc=False):
     tool_name: Any = None
 
 
-_Content = list[_Block | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
+_Content = list[_MessageBlock | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
 
 
 class _Turn(Hidden, msgspec.Struct, gc=False):
@@ -64,7 +64,7 @@ class _Turn(Hidden, msgspec.Struct, gc=False):
     content: _Content = None
 
 
-class _Tool(Hidden, msgspec.Struct, gc=False):
+class _MessageTool(Hidden, msgspec.Struct, gc=False):
     type: Any = None
     name: Any = None
     description: msgspec.Raw = NULL
@@ -74,7 +74,7 @@ class _Tool(Hidden, msgspec.Struct, gc=False):
 
 _CONTENT = msgspec.json.Decoder(_Content)
 _TURNS = msgspec.json.Decoder(list[_Turn | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
-_TOOLS = msgspec.json.Decoder(list[_Tool | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
+_TOOLS = msgspec.json.Decoder(list[_MessageTool | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None)
 
 
 def chat_of_message(request: Members, dropped: chat_request.Dropped) -> tuple[Object, chat_request.About]:
@@ -152,7 +152,7 @@ def _messages(turns: list[_Turn], names: chat_request.Names, dropped: chat_reque
     return messages
 
 
-def _result(block: _Block, where: Place) -> Text | list[Object]:
+def _result(block: _MessageBlock, where: Place) -> Text | list[Object]:
     given = chat_request.blocks_of(_CONTENT.decode(block.content) or [], where)
     parts = [_part(one, (where, number)) for number, one in enumerate(given)]
     return chat_request.content_of(["Error:", *parts] if block.is_error else parts)
@@ -184,7 +184,7 @@ def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped:
     return chat_request.joined([answer, *calls]) if calls else answer
 
 
-def _part(block: _Block, where: Place) -> Text | Object:
+def _part(block: _MessageBlock, where: Place) -> Text | Object:
     if block.type == "text" and (text := chat_request.unread(block.text)) is not None:
         return text
     kind, source = text_of(block.type), block.source if isinstance(block.source, dict) else {}
@@ -197,7 +197,7 @@ def _part(block: _Block, where: Place) -> Text | Object:
     raise chat_request.refused_part(kind, where)
 
 
-def _texts(kind: str, block: _Block, source: Object) -> list[Any]:
+def _texts(kind: str, block: _MessageBlock, source: Object) -> list[Any]:
     """Return what `block` says in plain text, beginning with its titles; an empty list if it is not a text."""
     content = source.get("content") if kind == "document" else read(block.content)
     blocks = content if isinstance(content, list) else [content]

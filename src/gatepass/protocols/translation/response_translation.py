@@ -22,7 +22,7 @@ from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, Answe
 from gatepass.protocols.translation.chat_request import (
     NULL,
     About,
-    Block,
+    ContentBlock,
     Dropped,
     Members,
     Names,
@@ -60,14 +60,14 @@ _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response
 """How the types of items end that a hosted tool wrote."""
 
 
-class _Part(Block, gc=False):
+class _ResponsePart(ContentBlock, gc=False):
     refusal: Any = None
     encrypted_content: Any = None
     image_url: Any = None
     detail: Any = None
 
 
-_Content = list[_Part | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
+_Content = list[_ResponsePart | Odd] | dict[str, msgspec.Raw] | str | int | float | bool | None
 _CONTENT = msgspec.json.Decoder(_Content)
 
 
@@ -275,7 +275,7 @@ def _thoughts(item: _Item, dropped: Dropped) -> list[Any]:
     for parts in (item.content, item.summary):
         if isinstance(parts, str):
             return [parts, *details]
-        if isinstance(parts, list) and (texts := [text_of(part.text) for part in parts if isinstance(part, Block)]):
+        if isinstance(parts, list) and (texts := [text_of(one.text) for one in parts if isinstance(one, ContentBlock)]):
             return texts + details
     return details
 
@@ -288,7 +288,7 @@ def _parts(content: Any, where: Place) -> list[Text | Object]:
     return [_part(part, (where, at)) for at, part in enumerate(chat_request.blocks_of(content, where))]
 
 
-def _part(part: _Part, where: Place) -> Text | Object:
+def _part(part: _ResponsePart, where: Place) -> Text | Object:
     if part.type in _TEXTS and (text := unread(part.text)) is not None:
         return text
     kind = text_of(part.type)
