@@ -117,11 +117,11 @@ async def test_each_command_prints_the_line_of_the_page(program: str, tmp_path: 
 
 def test_the_figures_of_the_page_of_sizing_are_those_of_the_benchmarks() -> None:
     text = " ".join((DOCS / "benchmarks.md").read_text().split())
-    for found in ("102 µs of CPU", "9,745 requests/s", "24.5 µs of CPU in 500 streams", "25 KiB for each slow stream"):
+    for found in ("365 µs of CPU", "2,850 requests/s", "53.4 µs of CPU in 500 streams", "27 KiB for each slow stream"):
         assert found in text, found
-    for found in ("9,745/s, 102 µs", "24.5 µs of CPU each: 40,000/s", "58 MB idle, and 25 KiB", "1,934/s"):
+    for found in ("2,850/s, 365 µs", "53 µs of CPU each: 19,000/s", "59 MB idle, and 27 KiB", "770/s"):
         assert found in SCALING, found
-    assert "gatepass | 738 | 1,934 |" in text
+    assert "gatepass | 292 | 766 |" in text
 
 
 def test_the_metrics_of_the_page_of_sizing_exist() -> None:
