@@ -11,6 +11,7 @@ that raises an error names the case. docs/reference/errors.md lists all of them,
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -71,10 +72,18 @@ def documentation(page: str, sentence: str = "{}") -> str:
     return sentence.format(address.removesuffix("docs/index.md") + page) if address else ""
 
 
-def retired(what: str) -> str:
-    """Return where the retired `what`, such as settings, are listed: the page in the clone if no address is known."""
-    page = "docs/upgrade.md#what-was-retired"
-    return f"{documentation(page) or page} lists the {what} that were retired, and what to use instead."
+def retired(*names: str) -> str:
+    """Return what to do in place of the first of `names` that an earlier version had, "" if none had any.
+
+    A name is a setting with its path, a setting with a value (`type: env`), a variable, a command or an option.
+    """
+    rows = json.loads(Path(__file__).with_name("retired.json").read_text(encoding="utf-8"))
+    for name in names:
+        for pattern, said in ((pattern, row["en"]) for row in rows for pattern in row["names"]):
+            written = re.escape(pattern).replace("NAME", ".+").replace(r"\*", ".*")
+            if re.fullmatch(rf"(.+\.)?{written}", name):
+                return re.sub("docs/[^ ]+[^ .]", lambda page: documentation(page[0]) or page[0], said)
+    return ""
 
 
 def sentence(text: str) -> str:

@@ -66,7 +66,7 @@ class Caller(msgspec.Struct, frozen=True):
     def of_row(cls, row: CallerRow, identity: str, user: str) -> Self:
         """Return the caller of a token that meets `row` of `access.jwt`."""
         settings = {name: getattr(row, name) for name in OF_ROW}
-        return cls(identity, row.name or row.group or "", is_of_row=True, user=user, **settings)
+        return cls(identity, row.name, is_of_row=True, user=user, **settings)
 
 
 def callers_of_rows(access: Access) -> Iterator[Caller]:

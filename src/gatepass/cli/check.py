@@ -69,8 +69,8 @@ def check(
 ) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
-    --token asks no issuer: it checks the signature only with `jwks_file`. --route asks no running gatepass: learned
-    rules are not included. For --schema, put `# yaml-language-server: $schema=FILE` in the first
+    --token asks no issuer: it checks the signature only with a `jwks` that is a file. --route asks no running
+    gatepass: learned rules are not included. For --schema, put `# yaml-language-server: $schema=FILE` in the first
     line of a YAML file to have an editor use it.
 
     Exit codes: 0 the configuration is valid, 1 the request of --route or the token is refused, 2 the configuration is
@@ -175,7 +175,7 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
             raise jwt_verdict.unknown([text], entries)
         jwt_verdict.check_claims(token, entries[at], time.time())
         checked = "signature not checked: only a running gatepass fetches the keys"
-        if (keys := entries[at].jwks_file) is not None:
+        if (keys := entries[at].file) is not None:
             for _ in (key_set := jwt_verdict.KeySet(read_file(keys).encode())).make():
                 pass
             jwt_verdict.verify(token, key_set, f"read from {keys}")
@@ -191,7 +191,7 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         exit_unusable(f"--token: {error}")
     row = entries[at].callers[met]
     own = row.model_dump(mode="json", include=set(OF_ROW), exclude_defaults=True)
-    shown = {"name": row.name or row.group, "user": jwt_verdict.user_of(token, row) or None, "role": row.role, **own}
+    shown = {"name": row.name, "user": jwt_verdict.user_of(token, row) or None, "role": row.role, **own}
     return [
         f"accepted by access.jwt[{at}].callers[{met}]; {checked}",
         ", ".join(f"{name} {json.dumps(value)}".replace('"', "") for name, value in shown.items() if value is not None),

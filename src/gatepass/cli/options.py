@@ -181,8 +181,13 @@ def operation_by_name(model: str) -> str:
     return OPERATION_OF_KIND[kind_by_name(model)]
 
 
+def _named(ctx: click.Context) -> str:
+    """Return the command, however it was started."""
+    return ctx.command_path.removeprefix("python -m ")
+
+
 class CommandGroup(click.Group):
-    """A group of commands that says where the retired ones, and their retired options, are listed."""
+    """A group of commands that says what to do in place of one, or of an option, that an earlier version had."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -193,15 +198,16 @@ class CommandGroup(click.Group):
             from gatepass.errors import retired
 
             near = misspelt(name, self.list_commands(ctx))
-            ctx.fail(f"No such command {name!r}. {f'Did you mean {near!r}?' if near else retired('commands')}")
+            said = retired(f"{_named(ctx)} {name}") or (f"Did you mean {near!r}?" if near else "")
+            ctx.fail(f"No such command {name!r}. {said}".rstrip())
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            if error.possibilities:
-                raise
             from gatepass.errors import retired
 
-            raise click.UsageError(f"{error.format_message()} {retired('options')}", error.ctx) from None
+            if error.ctx is not None and (said := retired(f"{_named(error.ctx)} {error.option_name}")):
+                raise click.UsageError(f"No such option {error.option_name}. {said}", error.ctx) from None
+            raise

@@ -32,7 +32,6 @@ from gatepass.config.block import (
     Name,
     SecretText,
     SettingFault,
-    Url,
     checked_url,
     has_value,
     not_null,
@@ -283,9 +282,8 @@ class CallerSettings(Block):
 
     _have_values = field_validator("*")(has_value)
 
-    name: Name | None = None
-    """The name of all callers of this row in log and metrics. Without it, it is the `group`, so one of them has to be
-    set.
+    name: Name
+    """The name of all callers of this row in log and metrics. Rows that share limits have the same `group`.
 
     Example: people
     """
@@ -494,6 +492,10 @@ def _texts(value: Any) -> Any:
     raise ValueError("expects a text in quotes, or a list of texts")
 
 
+def _url_or_path(text: str) -> str:
+    return checked_url(text) if "://" in text else text
+
+
 def _one_text(value: Any) -> Any:
     if isinstance(value, list):
         raise ValueError("expects one text: write one row for each")  # noqa: TRY004 - pydantic raises TypeError
@@ -548,8 +550,6 @@ class CallerRow(CallerSettings):
     def faults(self) -> Iterator[SettingFault]:
         if (self.equals is None) == (self.contains is None):
             yield "", "expects either equals or contains"
-        if self.name is None and self.group is None:
-            yield "", "expects name or group: metrics name the callers of this row by it"
 
 
 class JwtIssuer(Block):
@@ -560,8 +560,8 @@ class JwtIssuer(Block):
     issuer: Texts
     """The `iss` of its tokens, byte by byte, or several with the same signing keys, such as both of an Entra tenant.
     A person has the same limits and sessions with v1 and v2 tokens of one tenant. Callers of other issuers stay apart,
-    because two clusters can have the same `sub`. Without `jwks_uri` and `jwks_file`, gatepass reads the address of the
-    keys from the discovery document of the first one (OpenID Connect, then RFC 8414), whose `issuer` has to be equal.
+    because two clusters can have the same `sub`. Without `jwks`, gatepass reads the address of the keys from the
+    discovery document of the first one (OpenID Connect, then RFC 8414), whose `issuer` has to be equal.
 
     Example: https://login.corp.example/realms/corp
     """
@@ -585,15 +585,11 @@ class JwtIssuer(Block):
 
     Danger: An ID token is for the client that asked for it. Accept those whose `aud` is a client of your own.
     """
-    jwks_uri: Url | None = None
-    """The URL of the key set (JWKS), in place of discovery.
+    jwks: Annotated[str, AfterValidator(_url_or_path)] | None = None
+    """The key set (JWKS), in place of discovery: its URL, or the path of a file, which gatepass reads again when it
+    changes.
 
     Example: https://login.corp.example/realms/corp/protocol/openid-connect/certs
-    """
-    jwks_file: str | None = None
-    """A file with the key set, in place of discovery. gatepass reads it again when it changes.
-
-    Example: /etc/gatepass/cluster.jwks
     """
     credential: Name | None = None
     """A name under `credentials`, whose token the fetch of the key set sends as `Authorization: Bearer …`: Kubernetes
@@ -630,14 +626,12 @@ class JwtIssuer(Block):
             yield "audience", "has a *, but it is no pattern: write the aud of the tokens"
         if KEYCLOAK_DEFAULT in (self.audience or ()):
             yield "audience", f"{KEYCLOAK_DEFAULT} is in every token of a Keycloak realm: add an audience mapper there"
-        if self.jwks_uri is not None and self.jwks_file is not None:
-            yield "", "jwks_uri and jwks_file exclude each other"
-        if self.jwks_uri is None and self.jwks_file is None:
+        if self.jwks is None:
             try:
                 checked_url(self.issuer[0])
             except ValueError:
-                yield "issuer", "is no URL, so it has no discovery: set jwks_uri or jwks_file"
-        if self.jwks_file is not None and self.credential is not None:
+                yield "issuer", "is no URL, so it has no discovery: set jwks"
+        if self.file is not None and self.credential is not None:
             yield "credential", "is never used: a file needs no login"
 
     def identity_issuer(self, issuer: str) -> str:
@@ -649,7 +643,12 @@ class JwtIssuer(Block):
     @property
     def url(self) -> str | None:
         """What gatepass fetches first, None if the keys are in a file."""
-        return None if self.jwks_file is not None else self.jwks_uri or self.issuer[0]
+        return None if self.file is not None else self.jwks or self.issuer[0]
+
+    @property
+    def file(self) -> str | None:
+        """The file with the keys, None if gatepass fetches them."""
+        return None if self.jwks is None or "://" in self.jwks else self.jwks
 
 
 DISCOVERY = "/.well-known/openid-configuration"

@@ -120,8 +120,8 @@ def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
         yield from _faults(("server", "tls"), ("", None), ("cert_file", tls.cert_file), ("key_file", tls.key_file))
     for at, entry in enumerate(config.access.jwt):
         faults = list(_fault_of("issuer", checked_extra, LIBRARY, EXTRA, "a token of a caller"))
-        if (file := entry.jwks_file) is not None:
-            faults += _fault_of("jwks_file", _check_key_set, file)
+        if (file := entry.file) is not None:
+            faults += _fault_of("jwks", _check_key_set, file)
         yield from ((("access", "jwt", at, setting), text) for setting, text in faults)
     for name, credential in config.credentials.items():
         if isinstance(credential, Oauth2Credential):

@@ -98,7 +98,7 @@ UNGUARDED = (
     " access.keys (or into GATEPASS_KEY_HASHES), or listen on 127.0.0.1"
 )
 KEYS_OVER_PLAIN_HTTP = (
-    "would fetch keys over plain HTTP from another machine, where others could replace them: use https, jwks_file, or"
+    "would fetch keys over plain HTTP from another machine, where others could replace them: use https, a file, or"
     " set allow_plain_http: true under {block}"
 )
 PLAIN_HTTP_TO_HOST = (
@@ -138,7 +138,7 @@ def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]
     for path, hop in config.hops():
         urls = {name: str(getattr(hop, name)) for name in URLS if hasattr(hop, name)}
         if isinstance(hop, JwtIssuer):
-            urls = {} if hop.url is None else {"jwks_uri" if hop.jwks_uri else "issuer": hop.url}
+            urls = {} if hop.url is None else {"jwks" if hop.jwks else "issuer": hop.url}
         for setting, url in urls.items() if not isinstance(hop, HopConfig) or _sends_secret(hop) else ():
             if not hop.allow_plain_http and crosses_network_in_plain(url, hop.network.proxy):
                 text = PLAIN_HTTP_TO_HOST if crosses_network_in_plain(url) else PLAIN_HTTP_TO_PROXY
@@ -227,8 +227,8 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
     groups = {key.name: key.group for key in config.access.keys}
     for path, row in settings_of_callers(config):
         is_row = not isinstance(row, AccessKey)
-        if is_row and groups.setdefault(name := row.name or row.group or "", row.group) != row.group:
-            why = f"differs from that of another caller {name!r}, and metrics know both by this name"
+        if is_row and groups.setdefault(row.name, row.group) != row.group:
+            why = f"differs from that of another caller {row.name!r}, and metrics know both by this name"
             yield (*path, "group"), f"{why}: rename one of them, or write the same group at both"
 
 

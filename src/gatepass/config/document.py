@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.errors import retired
-
 SettingPath = tuple[str | int, ...]
 """The path of a value in the tree: `("access", "keys", 0, "name")`."""
 MOST_VALUES = 20_000
@@ -46,13 +44,11 @@ class ConfigProblem:
 class ConfigError(Exception):
     """An invalid configuration, with all problems in the order of the file, and the warnings found before them."""
 
-    def __init__(
-        self, problems: Iterable[ConfigProblem], warnings: Iterable[str] = (), *, has_unknown: bool = False
-    ) -> None:
+    def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[str] = ()) -> None:
         # The checks and pydantic find problems in another order than that of the file.
         self.problems = tuple(sorted(problems, key=lambda one: one.origin))
         self.warnings = tuple(warnings)
-        super().__init__("\n".join([*map(str, self.problems), *[retired("settings")] * has_unknown]))
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 @dataclass(slots=True)
@@ -69,8 +65,6 @@ class ConfigDocument:
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     content: bytes = field(default=b"", repr=False)
-    has_unknown: bool = False
-    """One of the problems is a name that gatepass does not know."""
 
     def origin(self, path: SettingPath) -> ValueOrigin:
         """Return the origin of the value at `path`; for a missing value the origin of its block."""

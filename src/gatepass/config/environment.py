@@ -28,6 +28,7 @@ from gatepass.config.references import (
     own_variables,
 )
 from gatepass.config.wording import did_you_mean, misspelt
+from gatepass.errors import retired
 
 
 def parsed_proxy(text: str) -> tuple[str, str | None]:
@@ -119,8 +120,8 @@ class _Reading:
             if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
                 near = misspelt(name, NAMES)  # without the prefix, which would make all names similar
                 hint = f"did you mean {PREFIX}{near}?" if near else "a setting without a variable requires a file"
-                self._problem((), f"is not a variable of gatepass; {hint}", name)
-                self.document.has_unknown = True
+                said = retired(f"{PREFIX}{name}")
+                self._problem((), f"is gone. {said}" if said else f"is not a variable of gatepass; {hint}", name)
         for name in SECRET_VARIABLES:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")

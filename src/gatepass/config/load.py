@@ -187,10 +187,6 @@ def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
                 document.tree = with_value(document.tree, path, value)
 
 
-_MAY_BE_RETIRED = ("extra_forbidden", "union_tag_invalid")
-_HAVE_RETIRED_WORDS = {"rerank_shape", "grant_type", "operations"}
-
-
 def _checked(document: ConfigDocument) -> Config:
     """Validate a resolved document; raise ConfigError with all problems."""
     known = {problem.path for problem in document.problems}
@@ -198,15 +194,11 @@ def _checked(document: ConfigDocument) -> Config:
         config = Config.model_validate(document.tree)
     except ValidationError as error:
         document.refuse_all(explained_errors(error, document.tree), known)
-        for detail in error.errors(include_url=False):
-            is_issuer = detail["loc"][-1] == "token_url" and detail["type"] == "missing" and "issuer" in detail["input"]
-            is_word = detail["type"] == "literal_error" and not _HAVE_RETIRED_WORDS.isdisjoint(detail["loc"])
-            document.has_unknown |= is_issuer or is_word or detail["type"] in _MAY_BE_RETIRED
         # pydantic's error quotes values, which may be secrets
-        raise ConfigError(document.problems, document.warnings, has_unknown=document.has_unknown) from None
+        raise ConfigError(document.problems, document.warnings) from None
     document.refuse_all(checks.problems(config), known)
     if document.problems:
-        raise ConfigError(document.problems, document.warnings, has_unknown=document.has_unknown)
+        raise ConfigError(document.problems, document.warnings)
     return config
 
 

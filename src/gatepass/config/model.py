@@ -415,7 +415,7 @@ def with_default_network(tree: Any) -> Any:
 
 def _uses_proxy(hop: Mapping[str, Any], default: DefaultNetwork) -> bool:
     issuer = hop.get("issuer")  # of `access.jwt`: the first of a list has the discovery document
-    found = [*map(hop.get, (*URLS, "jwks_uri")), *(issuer[:1] if isinstance(issuer, list) else [issuer])]
+    found = [*map(hop.get, (*URLS, "jwks")), *(issuer[:1] if isinstance(issuer, list) else [issuer])]
     urls = [url for url in found if isinstance(url, str)]
     try:
         return not all(default.avoids_proxy(urlsplit(url).hostname or "") for url in urls)

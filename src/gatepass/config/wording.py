@@ -18,7 +18,7 @@ from gatepass.config.document import SettingPath, lookup
 from gatepass.config.model import HOST_NAME, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.upstream import API_VERSION, CODE
-from gatepass.errors import documentation
+from gatepass.errors import documentation, retired
 
 NEAR = 0.7
 """The least similarity of a typing error. With difflib's 0.6, `refresh_before` would be `refresh_token`."""
@@ -102,6 +102,15 @@ KINDS_OF_ERROR: Mapping[str, str] = {
 """The message for each kind of pydantic's errors that has no other."""
 
 
+GONE = {
+    "extra_forbidden": "is gone",
+    "list_type": "has a form that is gone",
+    "literal_error": "has a value that is gone",
+    "union_tag_invalid": "has a value that is gone",
+}
+"""What an error means if an earlier version accepted the setting, its form or its value."""
+
+
 def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Yield each error of pydantic as the path in the file and a sentence."""
     for detail in error.errors(include_url=False, include_input=False):
@@ -111,7 +120,17 @@ def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[Settin
             path = (*path, "type")
         elif path[:1] == ("credentials",):
             path = path[:2] + path[3:]
-        yield path, _sentence(detail, path, tree)
+        gone = GONE.get(detail["type"], "")
+        said = _gone(path, lookup(tree, path)) if gone else ""
+        yield path, f"{gone}. {said}" if said else _sentence(detail, path, tree)
+
+
+def _gone(path: SettingPath, value: Any) -> str:
+    """Return what to do in place of a setting or a value that an earlier version had, "" for another."""
+    place = ".".join("[]" if type(part) is int else str(part) for part in path).replace(".[]", "[]")
+    setting = next((part for part in reversed(path) if type(part) is str), "")
+    inside = [f"{place}.{name}" for name in value] if isinstance(value, dict) else []
+    return retired(place, f"{setting}: {value}", *inside)
 
 
 def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
@@ -124,6 +143,9 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
             return f"is not a setting{f'; did you mean {near}?' if near else lists_all}"
         case "missing" if path[-1] == "token_url" and lookup(tree, (*path[:-1], "issuer")) is not None:
             return "is missing: copy token_endpoint from ISSUER/.well-known/openid-configuration"
+        case "missing" if path[:2] == ("access", "jwt") and path[-1] == "name":
+            group = lookup(tree, (*path[:-1], "group"))
+            return f"is missing: metrics name the callers of this row by it{f'; write name: {group}' if group else ''}"
         case "value_error":
             return str(context["error"])
         case "string_pattern_mismatch":

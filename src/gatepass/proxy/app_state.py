@@ -516,7 +516,7 @@ def _jwt_callers(
     before = () if previous is None else previous.key_sets
     for number, entry in enumerate(entries):
         context, holder = tls_contexts.context_for(entry.network), holders.get(entry.credential or "")
-        setting, place = f"access.jwt[{number}]", (entry.issuer, entry.jwks_uri, entry.jwks_file)
+        setting, place = f"access.jwt[{number}]", (entry.issuer, entry.jwks)
         source = KeySetSource(setting, entry, issuer_transport(entry.network, context), holder, parts.clock)
         # the table may change without its keys
         made_of = (entry.model_copy(update={"callers": []}), _issuer_connection(entry, tls_contexts), holder)

@@ -43,7 +43,7 @@ class KeySetSource:
 
     async def fetch(self) -> tuple[bytes, float]:
         """Return the document and after how many seconds to fetch it again; raise FetchFailure."""
-        if (file := self.settings.jwks_file) is not None:
+        if (file := self.settings.file) is not None:
             return WatchedFile(file).read().text.encode(), FILE_AGAIN_S
         # no variable holds the error: its traceback refers to the frame
         return await timeout(
@@ -54,7 +54,7 @@ class KeySetSource:
         )
 
     async def _fetched(self) -> tuple[bytes, float]:
-        uri = self.settings.jwks_uri
+        uri = self.settings.jwks
         reply = await self._get(uri or await self._discovered())
         said = b",".join(value.lower() for name, value in reply.headers if name == b"cache-control")
         again_s = int(found[1]) if (found := _MAX_AGE.search(said)) else USUAL_S
@@ -90,12 +90,12 @@ class KeySetSource:
             )
         headers = list(HEADERS)
         # a discovery document may name any host: the token goes only to those of the configuration
-        if self.holder is not None and host_of(url) == host_of(settings.jwks_uri or settings.issuer[0]):
+        if self.holder is not None and host_of(url) == host_of(settings.jwks or settings.issuer[0]):
             headers.append((b"authorization", b"Bearer " + (await self.holder.token()).text.encode()))
         try:
             reply = await send_request(self.connect, OutboundRequest("GET", url, tuple(headers), b""), FETCH_S)
         except TransportFault as fault:
-            place, network = f"{self.setting}.jwks_uri", settings.network
+            place, network = f"{self.setting}.jwks", settings.network
             names = ServerNames(host_of(url), self.setting, place, network=network, is_read=True)
             raise FetchFailure(f"{url}: {fault_text(fault, names).why.rstrip('.')}") from fault
         if reply.status != 200:
