@@ -18,6 +18,7 @@ from docs.error_reference import error_codes
 from docs.http_reference import admin_routes, documents, forwarded, header_table, operations, own_pages, relayed
 from docs.licences import licence_table
 from docs.metric_reference import all_metrics
+from docs.retired_table import retired_table
 from docs.setting_reference import all_credentials, all_settings, overview, twelve
 from docs.symptom_table import readme_table, symptoms
 
@@ -73,6 +74,8 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "forwarded headers": forwarded,
         "relayed headers": relayed,
     },
+    "docs/upgrade.md": {"retired": lambda: retired_table("en")},
+    "docs/zh/upgrade.md": {"retired": lambda: retired_table("zh")},
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {
         "changes of requests": request_table,

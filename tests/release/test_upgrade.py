@@ -7,13 +7,17 @@ test would prove nothing.
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from release.build import ROOT, ReleaseFailed, extract, run
 
 import gatepass
+from gatepass.config.model import Config
+from gatepass.errors import retired
 
 RELEASED = {
     "0.2.0": "5bdf35ba502b1207a0662fdc1cf0dff484bf3041",
@@ -64,3 +68,69 @@ def test_the_example_configuration_of_a_version_loads_without_what_the_upgrade_p
     assert re.findall(r"([\w.]+): is not a setting", problems) == GONE[version]
     page = (ROOT / "docs/upgrade.md").read_text()
     assert all(f"`{setting}`" in page for setting in GONE[version])
+
+
+REFERENCES = (
+    "a65660b76661676e36cb71bf4d052343176157ca",
+    "69a6b67ea",
+    "72e974f41",
+)
+"""The commits whose reference pages list what a user may have written: 0.1.0, 0.2.0 as it was dated, and after it."""
+
+
+def reference(revision: str, page: str) -> str:
+    return run("git", "show", f"{revision}:docs/reference/{page}.md")
+
+
+def names_of(revision: str) -> tuple[set[str], set[str]]:
+    """Return the settings, types, variables, commands and options of the reference pages, and the common options."""
+    found, common, command = set[str](), set[str](), ""
+    for page in ("configuration", "credentials"):
+        text = reference(revision, page)
+        found.update(re.findall(r"^#{2,6} `([^`]+)`", text, re.MULTILINE))
+        found.update(re.findall(r"^\| `(GATEPASS_[A-Z_0-9]+)`", text, re.MULTILINE))
+    for line in reference(revision, "cli").splitlines():
+        if line.startswith("## "):
+            named = re.match(r"## `(gatepass[a-z -]*)`", line)
+            command = named[1] if named else ""
+            found.update([command] if command else [])
+        if option := re.match(r"### `(gatepass[^`]* --[a-z-]+)", line):
+            found.add(option[1])
+        if option := re.match(r"\| `(--[a-z-]+)", line):
+            (found if command else common).add(f"{command} {option[1]}".strip())
+    return found, common
+
+
+def is_setting(path: str) -> bool:
+    """Whether the configuration of today has the setting, which a reference may describe at another place."""
+    schema = Config.model_json_schema()
+
+    def forms(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if "$ref" in node:
+            yield from forms(schema["$defs"][node["$ref"].rpartition("/")[2]])
+        else:
+            yield node
+        for form in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            yield from forms(form)
+
+    nodes = [schema]
+    for part in re.findall(r"\[\]|[^.\[\]]+", path):
+        every = [form for node in nodes for form in forms(node)]
+        nodes = [form["items"] for form in every if part == "[]" and "items" in form]
+        nodes += [form["properties"][part] for form in every if part in form.get("properties", {})]
+        nodes += [more for form in every if part != "[]" and isinstance(more := form.get("additionalProperties"), dict)]
+    return bool(nodes)
+
+
+@pytest.mark.parametrize("revision", REFERENCES)
+def test_each_name_that_is_gone_has_a_row(revision):
+    today, common = names_of("HEAD")
+    before = names_of(revision)[0] - today
+    gone = set[str]()
+    for name in before:
+        command, _, option = name.rpartition(" ")
+        is_kept = option.startswith("--") and (command not in today or option in common)  # the command has the row
+        if not (is_kept or is_setting(name)):
+            gone.add(name)
+    assert len(gone) > 5, "the pages are read"
+    assert [name for name in sorted(gone) if not retired(name)] == []
