@@ -237,7 +237,7 @@ def callers(folder: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
             token = jwt.encode({**claims, "jti": str(number)}, key, "RS256", {"kid": "1", "typ": "at+jwt"})
             yield request("chat", key=token)
 
-    entry = {"issuer": issuer, "audience": audience, "jwks_file": str(key_set), "callers": rows}
+    entry = {"issuer": issuer, "audience": audience, "jwks": str(key_set), "callers": rows}
     return {"jwt": [entry]}, iter([*chats()])
 
 

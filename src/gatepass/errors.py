@@ -75,7 +75,7 @@ def documentation(page: str, sentence: str = "{}") -> str:
 def retired(*names: str) -> str:
     """Return what to do in place of the first of `names` that an earlier version had, "" if none had any.
 
-    A name is a setting with its path, a setting with a value (`type: env`), a variable, a command or an option.
+    A name is a setting with its path, a setting with a value, a variable, a command or an option.
     """
     rows = json.loads(Path(__file__).with_name("retired.json").read_text(encoding="utf-8"))
     for name in names:

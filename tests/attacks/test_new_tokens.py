@@ -94,7 +94,7 @@ async def behind(tmp_path: Any) -> AsyncIterator[tuple[Gateway, DrivenClock]]:
     """gatepass with one issuer. Its clock moves on whenever somebody waits for the check of a signature."""
     keys = tmp_path / "keys.jwks"
     keys.write_bytes(key_set(KEY))
-    entry = {"issuer": ISSUER, "audience": "api://gatepass", "jwks_file": str(keys), "callers": [ROW]}
+    entry = {"issuer": ISSUER, "audience": "api://gatepass", "jwks": str(keys), "callers": [ROW]}
     clock = DrivenClock()
 
     async def moves_on() -> None:

@@ -66,7 +66,7 @@ def test_each_command_and_option_of_gatepass_exists(page: Path) -> None:
     shown = [line for block in blocks_of(page) if block.language == "sh" for line in commands_of(block.text)]
     shown += [line for block in blocks_of(page) if block.language == "console" for line in typed(block.text)]
     shown = [line for line in shown if line.startswith("gatepass ")] + INLINE.findall(
-        re.sub(r"(?m)^- Message.*", "", page.read_text())
+        re.sub(r"(?m)^- Message.*|<!-- retired: [\s\S]*<!-- end of retired -->", "", page.read_text())
     )
     shown = [line for line in shown if not line.startswith("gatepass listening on ")]  # a log line
     for line in shown:

@@ -431,8 +431,8 @@ async def test_both_places_of_a_discovery_that_fails_are_named(issuer):
     assert f"{OAUTH} answers with HTTP 410" in message
 
 
-async def test_jwks_uri_takes_the_place_of_discovery(issuer):
-    async with callers(issuer, issuer.entry(jwks_uri=f"{issuer.server.url}{CERTS}")) as (_, gp):
+async def test_jwks_takes_the_place_of_discovery(issuer):
+    async with callers(issuer, issuer.entry(jwks=f"{issuer.server.url}{CERTS}")) as (_, gp):
         assert (await chat(gp, issuer.token())).status == 200
     assert issuer.asked == [CERTS]
 
@@ -450,7 +450,7 @@ async def test_the_credential_goes_to_the_configured_host_alone(issuer):
 
 async def test_the_credential_opens_a_key_set_for_readers(issuer):
     kube = {"kube": {"type": "static", "token": "token-of-the-reader-4711"}}
-    entry = issuer.entry(credential="kube", jwks_uri=f"{issuer.server.url}{CERTS}")
+    entry = issuer.entry(credential="kube", jwks=f"{issuer.server.url}{CERTS}")
     async with callers(issuer, entry, credentials=kube) as (upstream, gp):
         assert (await chat(gp, issuer.token())).status == 200
     assert [one.header("authorization") for one in issuer.server.received] == ["Bearer token-of-the-reader-4711"]
@@ -460,7 +460,7 @@ async def test_the_credential_opens_a_key_set_for_readers(issuer):
 async def test_a_file_with_keys_is_read_again_when_it_is_replaced(issuer, at_once, tmp_path):
     path = tmp_path / "cluster.jwks"
     path.write_bytes(key_set(FIRST))
-    async with callers(issuer, issuer.entry(jwks_file=str(path))) as (_, gp):
+    async with callers(issuer, issuer.entry(jwks=str(path))) as (_, gp):
         old = issuer.token()
         assert (await chat(gp, old)).status == 200
         new = tmp_path / "new.jwks"
@@ -476,7 +476,7 @@ async def test_a_file_with_keys_is_read_again_when_it_is_replaced(issuer, at_onc
 
 async def test_a_file_that_is_absent_is_a_503_that_names_it(issuer, tmp_path):
     path = tmp_path / "absent.jwks"
-    async with callers(issuer, issuer.entry(jwks_file=str(path))) as (_, gp):
+    async with callers(issuer, issuer.entry(jwks=str(path))) as (_, gp):
         got = await chat(gp, issuer.token())
     assert (got.status, f"the file {path} cannot be read" in key_fault(gp)) == (503, True)
 

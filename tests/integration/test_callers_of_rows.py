@@ -64,7 +64,7 @@ def token(clock_s: float, subject: str, **claims: Any) -> str:
 
 def issuer(jwks: str, *rows: dict[str, Any]) -> dict[str, Any]:
     found = [{"claim": "roles", "contains": "user", "name_from": "email", "name": "people", **row} for row in rows]
-    return {"issuer": ISSUER, "audience": "api://gp", "jwks_file": jwks, "callers": found}
+    return {"issuer": ISSUER, "audience": "api://gp", "jwks": jwks, "callers": found}
 
 
 def by(text: str) -> dict[str, str]:
@@ -286,8 +286,8 @@ async def test_a_reload_notices_the_files_of_an_issuer_and_masks_its_proxy_passw
     first.cert_pem.write_to_path(str(ca))
     password.write_text("gate:first-password")
     network = {"ca_file": str(ca), "proxy": "http://127.0.0.1:9", "proxy_auth": f"${{file:{password}}}"}
-    fetched = {**issuer("", {}), "jwks_uri": "https://127.0.0.1:9/keys", "network": network}
-    del fetched["jwks_file"]
+    fetched = {**issuer("", {}), "jwks": "https://127.0.0.1:9/keys", "network": network}
+    del fetched["jwks"]
     async with Scripted(answer=lambda _: GOOD) as upstream:
         blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
         async with serve(**blocks, access={"jwt": [fetched]}) as gatepass:

@@ -156,7 +156,7 @@ def issuers(file: str) -> list[dict[str, Any]]:
         },
         {"issuer": CLUSTER, "audience": ["gatepass", "gatepass-test"], "callers": pods},
     ]
-    return [{**one, "jwks_file": file} for one in found]
+    return [{**one, "jwks": file} for one in found]
 
 
 def answer(request: Received) -> Dialogue:

@@ -563,20 +563,20 @@ async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_w
 async def test_a_key_set_without_a_key_for_signatures_fails(tmp_path, keys, outcome):
     (file := tmp_path / "keys.jwks").write_text(json.dumps({"keys": [SigningKey("a").jwk] * keys}))
     row = {"claim": "roles", "contains": "llm", "name": "people"}
-    entry = {"issuer": "https://login.example", "audience": "gatepass", "jwks_file": str(file), "callers": [row]}
+    entry = {"issuer": "https://login.example", "audience": "gatepass", "jwks": str(file), "callers": [row]}
     async with Scripted(answer=strict) as upstream:
         (step,) = [one for one in await found(one(upstream, static(), access={"jwt": [entry]})) if "jwt" in one.hop]
     assert step.outcome == outcome
     text = "keys for signatures: 1" if keys else "cannot be used: its key set has no keys for signatures"
     assert text in step.finding
-    assert keys or "jwks_file" in step.finding
+    assert keys or "jwks" in step.finding
 
 
 async def test_keys_that_cannot_be_used_are_told_beside_those_that_can(tmp_path):
     short = {**SigningKey("a", bits=1024).jwk, "kid": "b"}
     (file := tmp_path / "keys.jwks").write_bytes(key_set(SigningKey("a"), short, {**short, "n": ""}))
     row = {"claim": "roles", "contains": "llm", "name": "people"}
-    entry = {"issuer": "https://login.example", "audience": "gatepass", "jwks_file": str(file), "callers": [row]}
+    entry = {"issuer": "https://login.example", "audience": "gatepass", "jwks": str(file), "callers": [row]}
     async with Scripted(answer=strict) as upstream:
         (step,) = [one for one in await found(one(upstream, static(), access={"jwt": [entry]})) if "jwt" in one.hop]
     assert step.outcome == WORKS
@@ -620,7 +620,7 @@ async def test_each_server_with_tls_says_when_its_certificate_ends(days, ends, t
         servers = [Scripted(*[answer] * 9, tls=context) for answer in answers]
         upstream, issuer, key_server = [await stack.enter_async_context(server) for server in servers]
         row = {"claim": "sub", "equals": "me", "name": "me"}
-        jwt = {"issuer": "https://sso.corp.example", "jwks_uri": key_server.url, "audience": "a", "callers": [row]}
+        jwt = {"issuer": "https://sso.corp.example", "jwks": key_server.url, "audience": "a", "callers": [row]}
         blocks = {**one(upstream, oauth2(issuer.url)), "access": {"jwt": [jwt]}}
         blocks["upstreams"]["twice"] = blocks["upstreams"]["chat"]
         blocks["models"] = {"*": {"upstream": "chat"}}

@@ -341,7 +341,7 @@ async def test_no_caller_s_token_is_printed_anywhere(servers):
         return [Send(reply(document))] if request.target == "/certs" else [Send(reply(""))]
 
     async with Scripted(answer=keys_or_answer) as collector:
-        entry = {"issuer": issuer, "audience": "api://gatepass", "callers": [row], "jwks_uri": f"{collector.url}/certs"}
+        entry = {"issuer": issuer, "audience": "api://gatepass", "callers": [row], "jwks": f"{collector.url}/certs"}
         blocks["access"]["jwt"] = [entry]
         log = {"format": "json", "level": "debug"}
         server = {"ui": True, "drain_timeout_s": 0}

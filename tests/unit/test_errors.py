@@ -114,8 +114,7 @@ def test_texts_name_pages_by_their_address():
         texts = [node for node in nodes if isinstance(node, ast.Constant) and node not in (*addressed, *documented)]
         pages = {page for text in texts for page in re.findall(r"docs/[\w/]+\.md", str(text.value))}
         found |= {(file.name, page) for page in pages}
-    # the second is for who reads it in a clone, of which no address is known
-    assert found == {("errors.py", "docs/index.md"), ("errors.py", "docs/upgrade.md")}
+    assert found == {("errors.py", "docs/index.md")}
 
 
 @pytest.mark.parametrize(

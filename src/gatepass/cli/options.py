@@ -182,8 +182,8 @@ def operation_by_name(model: str) -> str:
 
 
 def _named(ctx: click.Context) -> str:
-    """Return the command, however it was started."""
-    return ctx.command_path.removeprefix("python -m ")
+    """Return the command, whatever the program is called."""
+    return "gatepass" if ctx.parent is None else f"{_named(ctx.parent)} {ctx.info_name}"
 
 
 class CommandGroup(click.Group):

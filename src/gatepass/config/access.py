@@ -610,7 +610,7 @@ class JwtIssuer(Block):
     callers: Annotated[list[CallerRow], Field(min_length=1)]
     """The table of callers. The first row that fits applies; a token that meets none is 403 `no_caller_row`.
 
-    Example: [{claim: roles, contains: llm-user, name_from: preferred_username, group: people}]
+    Example: [{claim: roles, contains: llm-user, name: people, name_from: preferred_username}]
     """
 
     def faults(self) -> Iterator[SettingFault]:
@@ -670,7 +670,7 @@ class Access(Block):
     this machine too. It requires the extra `crypto`. See docs/operations/callers.md.
 
     Example: [{issuer: "https://login.corp.example/tenant/v2.0", audience: "api://gatepass", callers: [{claim: roles,
-    contains: llm-user, group: people}]}]
+    contains: llm-user, name: people}]}]
     """
     groups: dict[Name, Group] = {}
     """Groups of callers that share limits, by name. A key, and a row of `jwt`, names its group.

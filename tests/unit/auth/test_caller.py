@@ -36,10 +36,14 @@ def test_a_caller_has_the_settings_that_all_its_keys_share_and_no_secret():
 
 def test_a_caller_of_a_row_has_its_settings_and_an_identity_of_its_own():
     row = {"claim": "roles", "contains": "user", "group": "people", "weight": 3}
-    issuer = {"issuer": "https://login.corp.example", "audience": "api://gp", "callers": [row, {**row, "name": "b"}]}
+    issuer = {
+        "issuer": "https://login.corp.example",
+        "audience": "api://gp",
+        "callers": [{**row, "name": "a"}, {**row, "name": "b"}],
+    }
     access = Access.model_validate({"jwt": [issuer]})
     first, second = callers_of_rows(access)
-    assert (first.name, second.name, first.group, first.weight, first.is_of_row) == ("people", "b", "people", 3, True)
+    assert (first.name, second.name, first.group, first.weight, first.is_of_row) == ("a", "b", "people", 3, True)
     assert (first.setting, Caller("app", "app").setting) == ("access.jwt[].callers[]", "access.keys[]")
     zoe, yan = (Caller.of_row(access.jwt[0].callers[0], identity, "zoe@corp") for identity in ("jwt:1", "jwt:2"))
     assert zoe == replace(yan, identity="jwt:1") == replace(first, identity="jwt:1", user="zoe@corp")

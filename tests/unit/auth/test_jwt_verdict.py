@@ -406,7 +406,7 @@ PAIRS: dict[str, tuple[list[str], str, str, bool]] = {
 @pytest.mark.parametrize("pair", PAIRS)
 async def test_both_issuers_of_an_entra_tenant_are_one_and_others_stay_apart(pair):
     issuers, one, other, is_one = PAIRS[pair]
-    entry = {**ENTRY, "issuer": issuers, "jwks_uri": "https://keys.example"}
+    entry = {**ENTRY, "issuer": issuers, "jwks": "https://keys.example"}
     first, second = await caller(RSA.sign(claims(iss=one)), entry), await caller(RSA.sign(claims(iss=other)), entry)
     assert (first.identity == second.identity, first.name) == (is_one, second.name)
     assert (await caller(RSA.sign(claims(iss=one, sub="u2")), entry)).identity != first.identity

@@ -29,7 +29,7 @@ def test_each_key_of_a_file_is_checked():
 
 
 def test_a_key_beside_a_row_of_its_name_says_what_to_do():
-    row = {"claim": "sub", "equals": "me", "group": "people"}
+    row = {"claim": "sub", "equals": "me", "name": "people", "group": "people"}
     jwt = {"issuer": "https://sso.corp.example", "audience": "a", "callers": [row]}
     tree = {
         "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
