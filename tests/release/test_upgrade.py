@@ -4,8 +4,10 @@ The wheel of the earlier version is built from its tag or commit, and accepts th
 test would prove nothing.
 """
 
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from release.build import ROOT, ReleaseFailed, extract, run
+from ruamel.yaml import YAML
 
 import gatepass
 from gatepass.config.model import Config
@@ -135,3 +139,74 @@ def test_each_name_that_is_gone_has_a_row(revision):
             gone.add(name)
     assert len(gone) > 5, "the pages are read"
     assert [name for name in sorted(gone) if not retired(name)] == []
+
+
+OAUTH = ("--auth", "oauth2", "--token-url", "http://127.0.0.1:9/token", "--client-id", "gatepass")
+INITS = {
+    "oauth2": ("--clients", "other"),
+    "a CA": ("--clients", "other", "--ca-file", "ca.pem"),
+    "RAGFlow": ("--clients", "ragflow,open_webui", "--listen", "0.0.0.0"),
+    "Codex": ("--clients", "codex,claude_code"),
+}
+
+
+@pytest.fixture(scope="session")
+def version_0_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the packages of 0.2.0."""
+    return built(RELEASED["0.2.0"], tmp_path_factory.mktemp("built"))
+
+
+def init(packages: Path, folder: Path, *options: str) -> Path:
+    """Return the file that `gatepass init` of the earlier packages writes in `folder`. No hop answers there."""
+    file, secret = folder / "gatepass.yaml", folder / "secret"
+    secret.write_text("the-secret-of-the-client")
+    secret.chmod(0o600)
+    (folder / "ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    words = ("init", "--base-url", "http://127.0.0.1:9/v1", *OAUTH, "--secret-file", str(secret), *options, "--yes")
+    command = [sys.executable, "-P", "-m", "gatepass", *words, "--output", str(file)]
+    made = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 1, made.stdout + made.stderr  # written, and a hop failed
+    return file
+
+
+@pytest.mark.parametrize("options", INITS.values(), ids=INITS)
+def test_a_file_that_init_of_0_2_wrote_is_valid(options: tuple[str, ...], version_0_2: Path, tmp_path: Path):
+    assert "# valid: " in check(init(version_0_2, tmp_path, *options))
+
+
+COMPOSE = ("compose", "compose.ragflow", "compose.ragflow_login", "compose.ragflow_upstream", "compose.replicas")
+GIVEN = {
+    "GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1",
+    "GATEPASS_TOKEN_URL": "https://sso.corp.example/token",
+    "GATEPASS_LOGIN_URL": "https://sso.corp.example/login",
+    "GATEPASS_CLIENT_ID": "gatepass",
+    "GATEPASS_KEY_HASHES": f"sha256:{'0' * 64}",
+}
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_the_variables_of_an_earlier_compose_file_are_valid(name: str, version_0_2: Path, tmp_path: Path):
+    service = YAML(typ="safe").load(run("git", "show", f"{REFERENCES[-1]}:deploy/{name}.yaml"))["services"]["gatepass"]
+    secret = tmp_path / "client_secret"
+    secret.write_text('{"user": "gatepass", "password": "the-secret-of-the-client"}')
+    secret.chmod(0o600)
+
+    def value_of(found: re.Match[str]) -> str:
+        default = "" if found[2] in (":+", ":?", None) else found[3]
+        return GIVEN.get(found[1], default or "")
+
+    variables = dict[str, str]()
+    for key, text in service["environment"].items():
+        value = re.sub(r"\$\{(\w+)(?:(:.)([^}]*))?\}", value_of, str(text))
+        variables[key] = str(secret) if value.startswith("/run/secrets/") else value
+    if "GATEPASS_CONFIG" in variables:
+        variables["GATEPASS_CONFIG"] = str(init(version_0_2, tmp_path, *INITS["oauth2"]))
+    command = (sys.executable, "-P", "-m", "gatepass", "check")
+    assert "# valid: " in run(*command, cwd=tmp_path, environment=variables)
