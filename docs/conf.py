@@ -69,6 +69,7 @@ CHILDREN = {
         "zh/tokens",
         "zh/container",
         "zh/kubernetes",
+        "zh/upgrade",
         "zh/monitoring",
         "zh/queue",
         "zh/ragflow_upstream",
